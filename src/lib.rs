@@ -1,0 +1,21 @@
+//! libinfer loads GGUF language models and generates text on CPUs, inside somebody else's process.
+//!
+//! Data goes one way: [`gguf`] reads bytes, [`quant`] knows the block formats, [`kernel`] computes,
+//! [`model`] holds a forward pass per architecture family, [`kv`] stores keys and values in blocks,
+//! [`sample`] turns logits into tokens, [`engine`] schedules requests, and [`ffi`] translates all of it to C.
+//! `docs/design.md` describes the whole.
+
+pub mod engine;
+pub mod error;
+pub mod ffi;
+pub mod gguf;
+pub mod kernel;
+pub mod kv;
+pub mod memory;
+pub mod model;
+pub mod options;
+pub mod quant;
+pub mod sample;
+pub mod tokenizer;
+
+pub use error::{Error, Result};

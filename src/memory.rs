@@ -1,0 +1,106 @@
+//! Fallible memory: every allocation whose size depends on a file, a request or an option comes from here.
+//!
+//! Exhaustion is an error value. Large regions are anonymous mappings with huge-page advice.
+
+use memmap2::MmapMut;
+
+/// Memory could not be obtained.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The allocator or the kernel refused.
+    #[error("cannot allocate {bytes} bytes for {what}: the system is out of memory or a limit is reached")]
+    Exhausted {
+        /// What the memory was for.
+        what: String,
+        /// How much was asked for.
+        bytes: usize,
+    },
+    /// The size does not fit this machine's address space.
+    #[error("the size of {what} overflows: {detail}")]
+    Overflow {
+        /// What the memory was for.
+        what: String,
+        /// The arithmetic that overflowed.
+        detail: String,
+    },
+    /// A budget set by an option would be exceeded.
+    #[error("{what} needs {needed} bytes, but the budget is {budget} bytes")]
+    OverBudget {
+        /// What the memory was for.
+        what: String,
+        /// How much was asked for.
+        needed: u64,
+        /// The limit.
+        budget: u64,
+    },
+}
+
+/// A vector of `len` copies of `value`, or an error when memory is short.
+pub fn filled<T: Clone>(value: T, len: usize, what: &str) -> Result<Vec<T>, MemoryError> {
+    let mut v = with_capacity(len, what)?;
+    v.resize(len, value);
+    Ok(v)
+}
+
+/// An empty vector with room for `len` elements, or an error when memory is short.
+pub fn with_capacity<T>(len: usize, what: &str) -> Result<Vec<T>, MemoryError> {
+    let mut v = Vec::new();
+    v.try_reserve_exact(len).map_err(|_| MemoryError::Exhausted {
+        what: what.to_string(),
+        bytes: len.saturating_mul(size_of::<T>()),
+    })?;
+    Ok(v)
+}
+
+/// A zeroed, page-aligned anonymous region with huge-page advice where the platform has it.
+#[derive(Debug)]
+pub struct Region(MmapMut);
+
+impl Region {
+    /// Maps `bytes` bytes of zeroed memory; pages are touched lazily.
+    pub fn new(bytes: usize, what: &str) -> Result<Self, MemoryError> {
+        let map = MmapMut::map_anon(bytes.max(1)).map_err(|_| MemoryError::Exhausted {
+            what: what.to_string(),
+            bytes,
+        })?;
+        #[cfg(target_os = "linux")]
+        if bytes >= 4 << 20 {
+            // Advice only: a kernel without huge pages answers an error that changes nothing.
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
+        Ok(Self(map))
+    }
+}
+
+impl std::ops::Deref for Region {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Region {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_impossible_size_is_an_error() {
+        let e = with_capacity::<u64>(usize::MAX / 16, "a test").unwrap_err();
+        assert!(e.to_string().contains("for a test"), "{e}");
+        assert!(Region::new(usize::MAX / 2, "a test").is_err());
+    }
+
+    #[test]
+    fn a_region_is_zeroed_and_writable() {
+        let mut r = Region::new(8 << 20, "a test").unwrap();
+        assert!(r.iter().all(|&b| b == 0));
+        r[5] = 1;
+        assert_eq!(r[5], 1);
+    }
+}
