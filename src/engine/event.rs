@@ -1,0 +1,297 @@
+//! Events: what a reader learns about its request, and the mailbox they wait in.
+//!
+//! A mailbox holds at most one event: what a slow reader has not fetched yet grows together (text is appended,
+//! token ids are appended), so a reader that sleeps never stalls a step and never holds more than its own output.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::queue::{Queue, ReadyList};
+use crate::error::{Error, Result};
+
+/// What an event says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EventKind {
+    /// New text or tokens.
+    #[default]
+    Output,
+    /// The last event of a completion: the rest of the text and how it ended.
+    Finished,
+}
+
+/// Which part of the answer a text belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Channel {
+    /// The answer itself.
+    #[default]
+    Content,
+    /// Thinking that precedes the answer.
+    Reasoning,
+    /// A call of a tool.
+    Tool,
+}
+
+/// Why a completion ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// `max_tokens` were generated, or the context is full.
+    Length,
+    /// A stop string or stop id was found.
+    Stop,
+    /// The model produced an end-of-generation token.
+    EndOfGeneration,
+    /// The caller cancelled it, freed the request or freed the engine.
+    Cancelled,
+    /// Its deadline passed.
+    Deadline,
+    /// It failed; the event carries the error.
+    Error,
+}
+
+impl FinishReason {
+    /// The word used in JSON and messages: `length`, `stop`, `end_of_generation`, `cancelled`, `deadline`, `error`.
+    pub fn name(self) -> &'static str {
+        match self {
+            FinishReason::Length => "length",
+            FinishReason::Stop => "stop",
+            FinishReason::EndOfGeneration => "end_of_generation",
+            FinishReason::Cancelled => "cancelled",
+            FinishReason::Deadline => "deadline",
+            FinishReason::Error => "error",
+        }
+    }
+}
+
+/// How a completion ended, with its counts and times.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    /// Why.
+    pub reason: FinishReason,
+    /// The stop string that matched; a stop id is written as its number.
+    pub stop: Option<String>,
+    /// The failure, when `reason` is [`FinishReason::Error`].
+    pub error: Option<Arc<Error>>,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Prompt tokens whose keys and values were already cached.
+    pub cached_tokens: usize,
+    /// Tokens generated, the end token included.
+    pub generated_tokens: usize,
+    /// From submission to the first step that computed something for it.
+    pub queue_time: Duration,
+    /// From submission to the first generated token; zero when there was none.
+    pub time_to_first_token: Duration,
+    /// From submission to the end.
+    pub total_time: Duration,
+    /// Generated tokens after the first, per second; 0 when there were fewer than two.
+    pub decode_tokens_per_second: f64,
+}
+
+/// One event. Readers reuse it: its buffers are swapped with the mailbox's, nothing is allocated.
+#[derive(Debug, Clone, Default)]
+pub struct Event {
+    /// The request's tag.
+    pub tag: u64,
+    /// What it says.
+    pub kind: EventKind,
+    /// Which completion of the request, from 0.
+    pub choice: u32,
+    /// Which part of the answer.
+    pub channel: Channel,
+    /// New text: whole code points. It can lag behind `tokens` while a code point or a possible stop string is
+    /// incomplete.
+    pub text: String,
+    /// New token ids, the end token included.
+    pub tokens: Vec<u32>,
+    /// Set when `kind` is [`EventKind::Finished`].
+    pub finish: Option<Finish>,
+}
+
+impl Event {
+    fn clear(&mut self) {
+        self.text.clear();
+        self.tokens.clear();
+        self.finish = None;
+        self.kind = EventKind::Output;
+    }
+}
+
+/// What waiting for an event brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Poll {
+    /// The event was filled.
+    Event,
+    /// Nothing came in time.
+    Timeout,
+    /// The last event was already delivered.
+    End,
+}
+
+/// Where a mailbox announces that it has something, besides its own condition variable.
+pub(crate) enum Announce {
+    /// Its engine, for `wait`.
+    Engine(Weak<ReadyList>),
+    /// A completion queue.
+    Queue(Arc<Queue>),
+}
+
+/// The channel between the worker and the reader of one completion.
+pub(crate) struct Mailbox {
+    id: u64,
+    tag: u64,
+    announce: Announce,
+    /// Whether the engine's ready list holds this mailbox; guarded by that list's lock.
+    pub(crate) listed: AtomicBool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    pending: Event,
+    /// Something is waiting for the reader.
+    full: bool,
+    /// On a ready list already.
+    announced: bool,
+    /// The last event was put in.
+    closed: bool,
+    reading: bool,
+}
+
+impl Mailbox {
+    pub(crate) fn new(tag: u64, announce: Announce) -> Arc<Self> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Self {
+            id: NEXT_ID.fetch_add(1, Relaxed),
+            tag,
+            announce,
+            listed: AtomicBool::new(false),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// Unique within the process.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn tag(&self) -> u64 {
+        self.tag
+    }
+
+    pub(crate) fn is_queued(&self) -> bool {
+        matches!(self.announce, Announce::Queue(_))
+    }
+
+    /// Room for a whole completion, so that the decode step never allocates here.
+    pub(crate) fn reserve(&self, tokens: usize) {
+        let mut s = self.lock();
+        s.pending.tokens.reserve(tokens);
+        s.pending.text.reserve(tokens.saturating_mul(8));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds output and tells the reader.
+    pub(crate) fn push(self: &Arc<Self>, text: &str, tokens: &[u32]) {
+        let mut s = self.lock();
+        if s.closed {
+            return;
+        }
+        s.pending.text.push_str(text);
+        s.pending.tokens.extend_from_slice(tokens);
+        self.announce(s);
+    }
+
+    /// Adds the last text and the end.
+    pub(crate) fn finish(self: &Arc<Self>, text: &str, finish: Finish) {
+        let mut s = self.lock();
+        if s.closed {
+            return;
+        }
+        s.closed = true;
+        s.pending.text.push_str(text);
+        s.pending.kind = EventKind::Finished;
+        s.pending.finish = Some(finish);
+        self.announce(s);
+    }
+
+    fn announce(self: &Arc<Self>, mut s: MutexGuard<'_, State>) {
+        s.full = true;
+        let first = !std::mem::replace(&mut s.announced, true);
+        drop(s);
+        match &self.announce {
+            Announce::Engine(list) => {
+                self.changed.notify_all();
+                if let Some(list) = list.upgrade() {
+                    list.push(self);
+                }
+            }
+            Announce::Queue(queue) => {
+                if first {
+                    queue.push(self);
+                }
+            }
+        }
+    }
+
+    /// Whether an event waits.
+    pub(crate) fn is_full(&self) -> bool {
+        self.lock().full
+    }
+
+    /// Takes the waiting event if there is one.
+    pub(crate) fn take(&self, event: &mut Event) -> Poll {
+        let mut s = self.lock();
+        Self::take_locked(self.tag, &mut s, event)
+    }
+
+    fn take_locked(tag: u64, s: &mut State, event: &mut Event) -> Poll {
+        if !s.full {
+            return if s.closed { Poll::End } else { Poll::Timeout };
+        }
+        event.clear();
+        std::mem::swap(event, &mut s.pending);
+        event.tag = tag;
+        s.full = false;
+        s.announced = false;
+        Poll::Event
+    }
+
+    /// Waits until there is an event, the end, or the timeout. `None` waits without limit.
+    pub(crate) fn wait(&self, timeout: Option<Duration>, event: &mut Event) -> Result<Poll> {
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+        let mut s = self.lock();
+        if s.reading {
+            return Err(Error::Reentrant(
+                "another thread is reading this request: a request has one reader at a time".to_string(),
+            ));
+        }
+        s.reading = true;
+        let poll = loop {
+            match Self::take_locked(self.tag, &mut s, event) {
+                Poll::Timeout => {}
+                other => break other,
+            }
+            s = match deadline {
+                None => self.changed.wait(s).unwrap_or_else(PoisonError::into_inner),
+                Some(end) => {
+                    let now = Instant::now();
+                    if now >= end {
+                        break Poll::Timeout;
+                    }
+                    self.changed
+                        .wait_timeout(s, end - now)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+            };
+        };
+        s.reading = false;
+        Ok(poll)
+    }
+}
