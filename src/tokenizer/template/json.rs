@@ -5,6 +5,7 @@ use std::fmt::Write;
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
+use super::generator;
 use super::print::{self, MAX_DEPTH, too_deep};
 
 /// A JSON value as a template sees it.
@@ -75,7 +76,7 @@ fn write_value(value: &Value, style: &Style, depth: usize, out: &mut String) -> 
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
         ValueKind::Number => write_number(value, out),
         ValueKind::String => write_string(value.as_str().unwrap_or_default(), style, out),
-        ValueKind::Seq | ValueKind::Iterable => {
+        ValueKind::Seq | ValueKind::Iterable if !generator::is_generator(value) => {
             let mut first = true;
             out.push('[');
             for item in value.try_iter()? {

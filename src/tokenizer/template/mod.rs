@@ -10,6 +10,7 @@
 //! inside expressions (`x ~ x` repeatedly); minijinja has no limit to set for that.
 
 mod clock;
+mod generator;
 mod json;
 mod methods;
 mod print;
@@ -213,6 +214,7 @@ fn environment() -> Result<Environment<'static>, TemplateError> {
     environment.set_unknown_method_callback(methods::call);
     environment.add_filter("tojson", json::tojson);
     methods::add_tests(&mut environment);
+    generator::add_filters(&mut environment);
     environment.add_function("raise_exception", |message: Rest<Value>, _: Kwargs| {
         let text = message.first().map(ToString::to_string).unwrap_or_default();
         Err::<Value, _>(minijinja::Error::new(ErrorKind::InvalidOperation, "refused").with_source(Refusal(text)))
