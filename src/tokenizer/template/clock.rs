@@ -4,11 +4,27 @@ use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const DAYS: [&str; 7] = [
-    "Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday",
+    "Sunday",
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
 ];
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September",
-    "October", "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 
 /// The present time in the format of Python's `strftime`.
@@ -86,7 +102,11 @@ fn date(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     (year, month, day)
 }
@@ -107,8 +127,14 @@ mod tests {
     fn dates_are_written_as_python_writes_them() {
         // datetime.fromtimestamp(1709210096, UTC): 2024-02-29 12:34:56, a Thursday
         assert_eq!(strftime("%d %b %Y", 1_709_210_096), "29 Feb 2024");
-        assert_eq!(strftime("%Y-%m-%d %H:%M:%S %A %B %j", 1_709_210_096), "2024-02-29 12:34:56 Thursday February 060");
-        assert_eq!(strftime("%-d.%-m.%y %I%p %% %Q", 1_709_210_096), "29.2.24 12PM % %Q");
+        assert_eq!(
+            strftime("%Y-%m-%d %H:%M:%S %A %B %j", 1_709_210_096),
+            "2024-02-29 12:34:56 Thursday February 060"
+        );
+        assert_eq!(
+            strftime("%-d.%-m.%y %I%p %% %Q", 1_709_210_096),
+            "29.2.24 12PM % %Q"
+        );
         assert_eq!(strftime("%F %T", 0), "1970-01-01 00:00:00");
     }
 }
