@@ -49,6 +49,9 @@ pub enum Error {
     /// An argument is outside what the call accepts.
     #[error("{0}")]
     InvalidArgument(String),
+    /// Bytes of a tensor do not fit its type.
+    #[error(transparent)]
+    Quant(#[from] crate::quant::QuantError),
     /// Memory could not be obtained, or would exceed a budget.
     #[error(transparent)]
     Memory(#[from] MemoryError),

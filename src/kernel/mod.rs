@@ -13,6 +13,7 @@ mod level;
 mod matrix;
 pub mod pool;
 mod simd;
+mod spawn;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ pub use activations::Activations;
 pub use level::CpuLevel;
 pub use matrix::{MatmulJob, Matrix, Precision, matmul};
 pub use pool::{ThreadPool, ThreadPoolOptions, for_each_chunk_mut};
+pub(crate) use spawn::spawn_thread;
 pub use table::Kernels;
 
 use crate::memory::MemoryError;
@@ -47,6 +49,13 @@ impl RowType {
             Self::F16 | Self::BF16 => n.checked_mul(2),
             Self::Q8 => n.checked_add(4),
         }
+    }
+
+    /// The type of an option's word.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::F32, Self::F16, Self::BF16, Self::Q8]
+            .into_iter()
+            .find(|t| t.name() == name)
     }
 
     /// The name used in options: `f32`, `f16`, `bf16`, `q8`.

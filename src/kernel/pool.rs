@@ -482,7 +482,7 @@ fn thread_name(prefix: &str, worker: usize) -> String {
 }
 
 #[cfg(target_os = "linux")]
-mod system {
+pub(super) mod system {
     //! Affinity and signal masks of Linux.
 
     /// Whether the process may run on `cpu`.
@@ -534,7 +534,7 @@ mod signals {
 }
 
 #[cfg(not(target_os = "linux"))]
-mod system {
+pub(super) mod system {
     //! No affinity here.
 
     /// CPU numbers are not checked.

@@ -24,6 +24,7 @@ pub struct Kernels {
     pub(crate) scale: unsafe fn(&mut [f32], f32),
     pub(crate) silu_mul: unsafe fn(&mut [f32], &[f32]),
     pub(crate) gelu_mul: unsafe fn(&mut [f32], &[f32]),
+    pub(crate) exp_minus: unsafe fn(&mut [f32], f32) -> f32,
     pub(crate) softmax: unsafe fn(&mut [f32]),
     pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     pub(crate) layer_norm: unsafe fn(&[f32], &[f32], Option<&[f32]>, f32, &mut [f32]),
@@ -64,6 +65,7 @@ macro_rules! define_level {
             fn scale(x: &mut [f32], s: f32) -> () = ops::scale::<S>;
             fn silu_mul(gate: &mut [f32], up: &[f32]) -> () = ops::silu_mul::<S>;
             fn gelu_mul(gate: &mut [f32], up: &[f32]) -> () = ops::gelu_mul::<S>;
+            fn exp_minus(x: &mut [f32], m: f32) -> f32 = ops::exp_minus::<S>;
             fn softmax(x: &mut [f32]) -> () = ops::softmax::<S>;
             fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> () = ops::rms_norm::<S>;
             fn layer_norm(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, out: &mut [f32]) -> () = ops::layer_norm::<S>;
@@ -105,6 +107,7 @@ macro_rules! define_level {
             scale,
             silu_mul,
             gelu_mul,
+            exp_minus,
             softmax,
             rms_norm,
             layer_norm,
@@ -268,6 +271,12 @@ impl Kernels {
         assert_eq!(gate.len(), up.len());
         // SAFETY: as above.
         unsafe { (self.gelu_mul)(gate, up) }
+    }
+
+    /// x ← exp(x − m), and answers the sum. A value of −∞ becomes 0.
+    pub fn exp_minus_in_place(&self, x: &mut [f32], m: f32) -> f32 {
+        // SAFETY: a table exists only where its features do.
+        unsafe { (self.exp_minus)(x, m) }
     }
 
     /// x ← exp(x − max x) / Σ exp(x − max x). A value of −∞ becomes 0.

@@ -177,12 +177,12 @@ pub(crate) unsafe fn gelu_mul<S: Simd>(gate: &mut [f32], up: &[f32]) {
     map_in_place!(S, gate, up, |g, u| S::mul(gelu::<S>(g), u));
 }
 
-/// x ← exp(x − max) / Σ exp(x − max).
+/// x ← exp(x − m); answers the sum.
 #[inline(always)]
-pub(crate) unsafe fn softmax<S: Simd>(x: &mut [f32]) {
+pub(crate) unsafe fn exp_minus<S: Simd>(x: &mut [f32], m: f32) -> f32 {
     // SAFETY: all loads and stores are below n; the features are the caller's promise.
     unsafe {
-        let (n, p, m) = (x.len(), x.as_mut_ptr(), S::splat(max::<S>(x)));
+        let (n, p, m) = (x.len(), x.as_mut_ptr(), S::splat(m));
         let mut i = 0;
         while i + S::LANES <= n {
             S::store(p.add(i), exp::<S>(S::sub(S::load(p.add(i)), m)));
@@ -192,7 +192,17 @@ pub(crate) unsafe fn softmax<S: Simd>(x: &mut [f32]) {
             let v = exp::<S>(S::sub(load_part::<S>(p.add(i), n - i), m));
             store_part::<S>(p.add(i), v, n - i);
         }
-        let total = sum::<S>(x);
+        sum::<S>(x)
+    }
+}
+
+/// x ← exp(x − max) / Σ exp(x − max).
+#[inline(always)]
+pub(crate) unsafe fn softmax<S: Simd>(x: &mut [f32]) {
+    // SAFETY: the features are the caller's promise.
+    unsafe {
+        let m = max::<S>(x);
+        let total = exp_minus::<S>(x, m);
         scale::<S>(x, 1.0 / total);
     }
 }

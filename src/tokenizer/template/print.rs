@@ -6,8 +6,6 @@ use minijinja::value::ValueKind;
 use minijinja::{Error, Value};
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
-use super::generator;
-
 /// Nesting beyond which printing is refused.
 pub(super) const MAX_DEPTH: usize = 128;
 
@@ -21,7 +19,7 @@ pub(super) fn too_deep() -> Error {
 /// `str(value)`; undefined values are empty.
 pub(super) fn str(value: &Value) -> Result<String, Error> {
     match value.kind() {
-        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map | ValueKind::Number => {
+        ValueKind::Seq | ValueKind::Map | ValueKind::Number => {
             let mut out = String::new();
             repr(value, &mut out, 0)?;
             Ok(out)
@@ -35,7 +33,6 @@ fn repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error> {
         return Err(too_deep());
     }
     match value.kind() {
-        ValueKind::Undefined => out.push_str("Undefined"),
         ValueKind::String => string(value.as_str().unwrap_or_default(), out),
         ValueKind::Number if !value.is_integer() => {
             if let Ok(v) = f64::try_from(value.clone()) {
@@ -43,7 +40,7 @@ fn repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error> {
             }
         }
         // Namespaces, loops and tuples are objects with a form of their own.
-        ValueKind::Seq | ValueKind::Iterable if is_list(value) => {
+        ValueKind::Seq if is_list(value) => {
             out.push('[');
             for (i, item) in value.try_iter()?.enumerate() {
                 if i > 0 {
@@ -74,8 +71,6 @@ fn repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error> {
 
 fn is_list(value: &Value) -> bool {
     value.downcast_object_ref::<minijinja::value::Tuple>().is_none()
-        && !generator::is_generator(value)
-        && value.len().is_some()
 }
 
 fn string(text: &str, out: &mut String) {
