@@ -17,6 +17,8 @@ mod spawn;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
 pub use activations::Activations;
 pub use level::CpuLevel;

@@ -61,6 +61,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn load_i8(p: *const u8) -> Self::F;
     /// One binary16 to `f32`.
     unsafe fn f16(bits: u16) -> f32;
+    /// To binary16, to nearest even.
+    unsafe fn store_f16(p: *mut u8, v: Self::F);
 
     unsafe fn acc_zero() -> Self::Acc;
     unsafe fn acc_sum(a: Self::Acc) -> f32;

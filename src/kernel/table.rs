@@ -206,11 +206,10 @@ impl Kernels {
         }
         match level {
             CpuLevel::Scalar => Some(&super::generic::scalar::table::TABLE),
-            #[cfg(any())]
+            #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx2 => Some(&super::x86_64::avx2::table::TABLE),
-            #[cfg(any())]
+            #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx512 => Some(&super::x86_64::avx512::table::TABLE),
-            CpuLevel::Avx2 | CpuLevel::Avx512 => Some(&super::generic::scalar::table::TABLE),
             _ => None,
         }
     }

@@ -32,8 +32,18 @@ pub(crate) unsafe fn store<S: Simd>(ty: RowType, x: &[f32], out: &mut [u8]) {
             }
         }
         RowType::F16 => {
-            for (o, &x) in out.as_chunks_mut::<2>().0.iter_mut().zip(x) {
-                *o = half::f16::from_f32(x).to_le_bytes();
+            let whole = x.len() / S::LANES * S::LANES;
+            for i in (0..whole).step_by(S::LANES) {
+                // SAFETY: i + LANES <= x.len(), and out has two bytes for each value.
+                unsafe { S::store_f16(out.as_mut_ptr().add(2 * i), S::load(x.as_ptr().add(i))) };
+            }
+            for (o, &x) in out[2 * whole..]
+                .as_chunks_mut::<2>()
+                .0
+                .iter_mut()
+                .zip(&x[whole..])
+            {
+                *o = half::f16::from_f32_const(x).to_le_bytes();
             }
         }
         RowType::BF16 => {

@@ -115,6 +115,14 @@ impl Simd for Scalar {
     unsafe fn f16(bits: u16) -> f32 {
         f16_to_f32(bits)
     }
+    #[inline(always)]
+    unsafe fn store_f16(p: *mut u8, v: F) {
+        // SAFETY: the caller gives room for LANES 16-bit values.
+        unsafe {
+            p.cast::<[u16; LANES]>()
+                .write_unaligned(v.map(|x| half::f16::from_f32_const(x).to_bits()))
+        }
+    }
 
     #[inline(always)]
     unsafe fn acc_zero() -> [f32; 16] {
