@@ -1,4 +1,9 @@
 //! The seeds of every fuzz target run through its body as ordinary tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails"
+)]
 
 use std::path::PathBuf;
 

@@ -1,4 +1,9 @@
 //! Real files, written by other programs, are read. Needs `LIBINFER_FIXTURES`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails"
+)]
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,9 @@
 //! Loading data: equal in all modes, cancellable, bounded, and safe against files that change.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails"
+)]
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,9 @@
 //! Split models: written and read together, and every way in which their files can disagree.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails"
+)]
 
 use std::path::{Path, PathBuf};
 

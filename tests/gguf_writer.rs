@@ -1,4 +1,9 @@
 //! What the writer writes, the reader reads back; what the reader would refuse, the writer refuses.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails"
+)]
 
 use infer::gguf::{Array, Gguf, GgufWriter, LoadOptions, Value};
 use infer::quant::TensorType;
@@ -126,7 +131,7 @@ fn a_file_is_not_replaced_when_writing_fails() {
 #[test]
 fn the_writer_refuses_what_the_reader_refuses() {
     let mut w = GgufWriter::new();
-    let mut refused = |e: Option<infer::Error>, message: &str| {
+    let refused = |e: Option<infer::Error>, message: &str| {
         let e = e.expect("must be refused").to_string();
         assert!(e.contains(message), "expected '{message}' in '{e}'");
     };
