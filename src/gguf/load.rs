@@ -3,6 +3,11 @@
 //! The default copies: consecutive tensors share an anonymous region of about 64 MiB with huge-page advice,
 //! filled by positional reads of 4 MiB from several threads. A region is given back when the last of its
 //! tensors is dropped, so weights that are converted layer by layer do not need twice the memory.
+//!
+//! `cargo bench --bench load` on two cores of a cloud machine, seconds per GB from a warm page cache and from the
+//! second load on: 0.08 with huge pages, 0.34 to 0.49 with pages of 4 KiB, 0.02 for touching every page of a
+//! mapping. Huge pages, not threads, make the difference; threads help where huge pages are switched off and
+//! where the file comes from a fast disk.
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -28,6 +33,9 @@ const CHUNK: usize = 4 << 20;
 const ALONE_BELOW: u64 = 16 << 20;
 /// More threads do not read faster: memory bandwidth is the limit.
 const MAX_THREADS: usize = 8;
+
+/// Stack of a reading thread.
+const STACK: usize = 256 << 10;
 
 /// Where tensors live after loading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -381,7 +389,9 @@ fn run(
                         }
                     }
                 };
-                let thread = std::thread::Builder::new().name("infer-load".to_string());
+                let thread = std::thread::Builder::new()
+                    .name("infer-load".to_string())
+                    .stack_size(STACK);
                 // A refused thread is no reason to fail: the others, or this one, do its work.
                 spawned += usize::from(thread.spawn_scoped(scope, work).is_ok());
             }
