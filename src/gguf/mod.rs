@@ -33,6 +33,7 @@ mod load;
 mod mapping;
 mod metadata;
 mod parse;
+mod read;
 mod split;
 mod tensors;
 mod writer;
