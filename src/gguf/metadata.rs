@@ -1,6 +1,7 @@
 //! Key/value metadata of a GGUF file, with typed lookups that name key, expected and found type.
 
 use super::GgufError;
+use crate::memory::MemoryError;
 
 /// One metadata value. Arrays are homogeneous and do not nest.
 #[derive(Debug, Clone, PartialEq)]
@@ -130,6 +131,18 @@ impl Metadata {
     /// Metadata without keys.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Makes room for `additional` keys, or says that memory is short.
+    pub(super) fn try_reserve(&mut self, additional: usize) -> Result<(), MemoryError> {
+        let exhausted = || MemoryError::Exhausted {
+            what: format!("{additional} metadata entries"),
+            bytes: additional.saturating_mul(size_of::<(String, Value)>()),
+        };
+        self.entries
+            .try_reserve_exact(additional)
+            .map_err(|_| exhausted())?;
+        self.index.try_reserve(additional).map_err(|_| exhausted())
     }
 
     /// Adds a key; answers false and changes nothing when it is already there.
