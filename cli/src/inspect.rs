@@ -209,12 +209,14 @@ impl<'a> Report<'a> {
     fn metadata(&self, out: &mut String) {
         let metadata: &Metadata = self.gguf.metadata();
         heading(out, &format!("Metadata ({})", metadata.len()));
+        let width = metadata.iter().map(|(key, _)| key.chars().count()).max();
+        let width = width.unwrap_or_default().min(50);
         for (key, value) in metadata.iter() {
             let text = text_value(value, self.args.all);
             let text = printable(&text, Lines::Escape);
             let key = printable(key, Lines::Escape);
-            let ty = styled(&type_of(value), Style::Dim);
-            let _ = writeln!(out, "  {key:<44} {ty} {text}");
+            let ty = styled(&format!("{:<14}", type_of(value)), Style::Dim);
+            let _ = writeln!(out, "  {key:<width$}  {ty}  {text}");
         }
     }
 
