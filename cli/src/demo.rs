@@ -12,9 +12,9 @@ const FILE: &str = "tolstoy-3m-Q8_0.gguf";
 
 /// Where it is looked for, as `--help` says it.
 pub const HELP: &str = "\
-Without --model the demo model is used: the file that the environment variable INFER_DEMO_MODEL names, or else
-tolstoy-3m-Q8_0.gguf in the first of these folders that has it: models/ of the current directory; next to the
-program ../models, ../../models (a build in target/release) and ../share/infer/models (an installation); models/
+Without --model the demo model is used: the file that the environment variable INFER_DEMO_MODEL names, or else \
+tolstoy-3m-Q8_0.gguf in the first of these folders that has it: models/ of the current directory; next to the \
+program ../models, ../../models (a build in target/release) and ../share/infer/models (an installation); models/ \
 of the source tree the program was built from.";
 
 /// The model named on the command line, or the demo model.

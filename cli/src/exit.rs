@@ -14,7 +14,8 @@ Exit codes:
   2    the command line is wrong
   130  interrupted (Ctrl-C)
 
-A failure prints one line `infer: ...` on standard error; with --json also {\"error\": \"...\"} on standard output.";
+A failure prints one line `infer: ...` on standard error; with --json also {\"error\": \"...\"} on standard \
+output.";
 
 /// Success.
 pub const OK: u8 = 0;

@@ -1,4 +1,5 @@
 //! What the command line accepts, refuses, and says about it.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod common;
 

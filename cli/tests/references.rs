@@ -1,5 +1,6 @@
 //! The command against reference outputs that other programs made. They lie outside the source tree; without
 //! `LIBINFER_FIXTURES` these tests print what they skip.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Running the built command and looking at what it answers.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::ffi::OsStr;
