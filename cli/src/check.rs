@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use infer::gguf::Gguf;
 use infer::model::Model;
 use infer::options::ModelOptions;
+use infer::tokenizer::TokenizerError;
 use serde_json::json;
 
 use crate::exit::{FAILED, OK, Outcome};
@@ -34,9 +35,19 @@ struct Findings {
 impl Findings {
     fn add(&mut self, e: &infer::Error) {
         let sentence = e.to_string();
-        let list = match e {
-            infer::Error::Unsupported(_) => &mut self.warnings,
-            _ => &mut self.problems,
+        let unsupported = matches!(
+            e,
+            infer::Error::Unsupported(_)
+                | infer::Error::Tokenizer(
+                    TokenizerError::Missing
+                        | TokenizerError::UnsupportedModel(_)
+                        | TokenizerError::UnsupportedPreTokenizer(_)
+                )
+        );
+        let list = if unsupported {
+            &mut self.warnings
+        } else {
+            &mut self.problems
         };
         if !list.contains(&sentence) {
             list.push(sentence);
@@ -57,7 +68,7 @@ pub fn run(args: &Args, json: bool) -> Outcome {
             None
         }
     };
-    let ok = findings.problems.is_empty() && !(args.strict && !findings.warnings.is_empty());
+    let ok = findings.problems.is_empty() && (findings.warnings.is_empty() || !args.strict);
 
     let mut out = Output::new();
     if json {
@@ -113,9 +124,10 @@ fn contents(args: &Args, gguf: &Gguf, findings: &mut Findings) {
     }
 }
 
-/// A model without a usable tokenizer loads; the first text tells.
+/// A model without a usable tokenizer loads all the same.
 fn vocabulary(model: &Model, findings: &mut Findings) {
-    if let Err(e) = model.tokenize("", true, true) {
+    let supported = model.tokenizer().and_then(|t| Ok(t.check_supported()?));
+    if let Err(e) = supported {
         findings.add(&e);
     }
 }

@@ -115,7 +115,7 @@ pub fn run(args: &Args, json: bool) -> Outcome {
 
     let (model, load_time) = loading::load(&path, &args.loading.options::<ModelOptions>()?)?;
     let (request_options, prompt_ids) = tokenized(&model, request_options)?;
-    let has_text = model.tokenize("", false, false).is_ok();
+    let has_text = model.tokenizer().is_ok();
     let engine = Engine::new(model, engine_options)?;
     let request = engine.submit(request_options)?;
 

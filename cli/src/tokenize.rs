@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use infer::options::ModelOptions;
+use infer::tokenizer::Tokenizer;
 use serde_json::json;
 
 use crate::demo;
@@ -52,8 +53,7 @@ pub fn run(args: &Args, json: bool) -> Outcome {
     let (model, _) = loading::load(&path, &options)?;
     let ids = model.tokenize(&text, !args.no_special, !args.no_special)?;
     let tokens = if args.verbose {
-        let one = |id: &u32| model.detokenize(std::slice::from_ref(id), true);
-        Some(ids.iter().map(one).collect::<infer::Result<Vec<_>>>()?)
+        Some(texts(model.tokenizer()?, &ids))
     } else {
         None
     };
@@ -74,4 +74,16 @@ pub fn run(args: &Args, json: bool) -> Outcome {
     }
     out.flush()?;
     Ok(OK)
+}
+
+/// The text of each token, as it reads in the middle of a text.
+fn texts(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
+    let one = |&id: &u32| {
+        let mut stream = tokenizer.detokenizer();
+        let mut text = String::new();
+        stream.push(tokenizer, id, true, &mut text);
+        stream.finish(&mut text);
+        text
+    };
+    ids.iter().map(one).collect()
 }

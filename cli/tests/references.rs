@@ -1,6 +1,7 @@
 //! The command against reference outputs that other programs made. They lie outside the source tree; without
 //! `LIBINFER_FIXTURES` these tests print what they skip.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![allow(clippy::print_stdout, reason = "a test says what it measured or skipped")]
 
 mod common;
 
@@ -189,27 +190,42 @@ fn a_version_1_file_generates_like_its_version_3_twin() {
 }
 
 #[test]
-fn vocabulary_only_files_tokenize() {
+fn vocabulary_only_files_tokenize_and_cannot_generate() {
     let Some(folder) = fixtures("tokenizing with vocabulary-only files") else {
         return;
     };
-    let model = folder.join("fixtures/vocab/ggml-vocab-llama-spm.gguf");
-    let answer = json([
-        "tokenize".as_ref(),
-        "--model".as_ref(),
-        model.as_os_str(),
-        "--text".as_ref(),
-        "Hello".as_ref(),
-        "--json".as_ref(),
-    ]);
-    // From the reference ids of this vocabulary: "Hello" is 15043 after the begin token.
-    assert_eq!(ids(&answer["ids"]), [1, 15043]);
-    let answer = run([
-        "generate".as_ref(),
-        "--model".as_ref(),
-        model.as_os_str(),
-        "--prompt".as_ref(),
-        "a".as_ref(),
-    ]);
-    assert_eq!(answer.code, Some(1), "a vocabulary cannot generate: {answer:?}");
+    let folder = folder.join("fixtures/vocab");
+    for name in ["llama-spm", "phi-3", "llama-bpe", "gpt-2", "qwen2"] {
+        let model = folder.join(format!("ggml-vocab-{name}.gguf"));
+        let read = |more: &str| std::fs::read_to_string(format!("{}{more}", model.display())).unwrap();
+        let (texts, expected) = (read(".inp"), read(".out"));
+        // The tokenizer's own tests take every case; these are for the way through the command.
+        for (text, line) in texts
+            .split("\n__ggml_vocab_test__\n")
+            .zip(expected.lines())
+            .take(10)
+        {
+            let expected: Vec<u64> = line.split_whitespace().map(|id| id.parse().unwrap()).collect();
+            let answer = json([
+                "tokenize".as_ref(),
+                "--json".as_ref(),
+                "--no-special".as_ref(),
+                "--model".as_ref(),
+                model.as_os_str(),
+                "--text".as_ref(),
+                text.as_ref(),
+            ]);
+            assert_eq!(ids(&answer["ids"]), expected, "{name} {text:?}");
+        }
+        let answer = run([
+            "generate".as_ref(),
+            "--model".as_ref(),
+            model.as_os_str(),
+            "--prompt".as_ref(),
+            "a".as_ref(),
+        ]);
+        assert_eq!(answer.code, Some(1), "{answer:?}");
+        assert_eq!(answer.stdout, "");
+        assert_eq!(answer.stderr.lines().count(), 1, "{answer:?}");
+    }
 }

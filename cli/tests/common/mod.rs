@@ -1,5 +1,6 @@
 //! Running the built command and looking at what it answers.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![allow(clippy::print_stdout, reason = "a test says what it measured or skipped")]
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::ffi::OsStr;
