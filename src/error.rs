@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use crate::gguf::GgufError;
+use crate::kernel::KernelError;
 use crate::memory::MemoryError;
 use crate::options::OptionError;
 use crate::tokenizer::TokenizerError;
@@ -36,6 +37,9 @@ pub enum Error {
     /// Something this version does not implement: an architecture, a tensor type, a feature left out.
     #[error("{0}")]
     Unsupported(String),
+    /// A kernel, a thread pool or the CPU level could not be used as asked.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// A tokenizer could not be built from the file, or could not encode.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -45,6 +49,9 @@ pub enum Error {
     /// An argument is outside what the call accepts.
     #[error("{0}")]
     InvalidArgument(String),
+    /// Bytes of a tensor do not fit its type.
+    #[error(transparent)]
+    Quant(#[from] crate::quant::QuantError),
     /// Memory could not be obtained, or would exceed a budget.
     #[error(transparent)]
     Memory(#[from] MemoryError),

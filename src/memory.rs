@@ -85,6 +85,33 @@ impl std::ops::DerefMut for Region {
     }
 }
 
+/// Bytes of memory this process can still use: what the system has free or can free, within the limit of its control
+/// group. A guess of 1 GiB where the system does not tell.
+pub fn available() -> u64 {
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let system = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
+        line.split_whitespace()
+            .nth(1)?
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(1024)
+    });
+    let group = |limit: &str, usage: &str| Some(number(limit)?.saturating_sub(number(usage)?));
+    [
+        system,
+        group("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        group(
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .min()
+    .unwrap_or(1 << 30)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

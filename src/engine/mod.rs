@@ -1,99 +1,444 @@
-//! The engine: a queue of requests, a scheduler, and the worker that computes them.
+//! The engine: a bounded queue of requests, a scheduler, and the thread that computes them.
+//!
+//! [`Engine::submit`] tokenizes on the caller's thread and never blocks on model work; the worker thread runs
+//! [`worker::Worker::step`] until nothing is left; events reach readers through mailboxes ([`event`]).
 
 pub mod evaluate;
 mod event;
 mod queue;
+mod report;
+mod request;
+mod sequence;
 mod stats;
+mod stop;
+mod worker;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+pub use crate::model::ComponentTimes;
 pub use event::{Channel, Event, EventKind, Finish, FinishReason, Poll};
 pub use queue::{Queue, Wake};
-pub use stats::{ComponentTimes, Stats};
+pub use request::Request;
+pub use stats::Stats;
 
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::options::{EngineOptions, RequestOptions};
+use crate::options::{EngineOptions, LogLevel, LogRecord, RequestOptions};
+use queue::ReadyList;
+use sequence::{Ending, Sequence};
+use stats::Counters;
+use worker::Worker;
 
-/// Stub.
+/// A scheduler with its threads and cache, for one model. Dropping it cancels what is left and wakes all readers.
 pub struct Engine {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the engine, its worker thread and its requests share.
+struct Shared {
     model: Arc<Model>,
+    options: EngineOptions,
+    context: usize,
+    counters: Arc<Counters>,
+    ready: Arc<ReadyList>,
+    inbox: Mutex<Inbox>,
+    /// The worker has something to look at.
+    wake: Condvar,
+    /// A request ended.
+    ended: Condvar,
+    shutdown: AtomicBool,
+    worker: Mutex<Worker>,
 }
 
-/// Stub.
-pub struct Request {
-    id: u64,
-}
-
-impl Request {
-    /// Stub.
-    pub fn id(&self) -> u64 {
-        self.id
-    }
-    /// Stub.
-    pub fn tag(&self) -> u64 {
-        0
-    }
-    /// Stub.
-    pub fn cancel(&self) {}
-    /// Stub.
-    pub fn next(&self, _timeout: Option<Duration>, _event: &mut Event) -> Result<Poll> {
-        Err(Error::Unsupported("stub".into()))
-    }
+#[derive(Default)]
+struct Inbox {
+    queue: VecDeque<Sequence>,
+    /// Accepted and not ended.
+    outstanding: usize,
+    draining: bool,
+    paused: bool,
+    trims: Vec<(u64, mpsc::Sender<u64>)>,
+    /// A request was cancelled: look at the queue.
+    cancelled: bool,
 }
 
 impl Engine {
-    /// Stub.
-    pub fn new(_model: Arc<Model>, _options: EngineOptions) -> Result<Engine> {
-        Err(Error::Unsupported("stub".into()))
+    /// Allocates the cache and buffers and starts the worker thread (none with `manual_step`).
+    ///
+    /// # Errors
+    /// A model without weights, options that contradict the machine, memory or threads that cannot be had.
+    pub fn new(model: Arc<Model>, options: EngineOptions) -> Result<Engine> {
+        let counters = Arc::new(Counters::default());
+        let (worker, context) = Worker::new(Arc::clone(&model), &options, Arc::clone(&counters))?;
+        let manual = options.manual_step;
+        let message = format!(
+            "engine created: {}, kernels {}, {} threads, context {context}",
+            model.info().description,
+            worker.kernels().level().name(),
+            worker.pool().threads()
+        );
+        let shared = Arc::new(Shared {
+            model,
+            options,
+            context,
+            counters,
+            ready: Arc::default(),
+            inbox: Mutex::default(),
+            wake: Condvar::new(),
+            ended: Condvar::new(),
+            shutdown: AtomicBool::new(false),
+            worker: Mutex::new(worker),
+        });
+        let thread = if manual {
+            None
+        } else {
+            let shared = Arc::clone(&shared);
+            Some(crate::kernel::spawn_thread("infer-engine", move || shared.run())?)
+        };
+        shared.log(LogLevel::Info, &message);
+        Ok(Engine { shared, thread })
     }
-    /// Stub.
+
+    /// The model.
     pub fn model(&self) -> &Arc<Model> {
-        &self.model
+        &self.shared.model
     }
-    /// Stub.
-    pub fn submit(&self, _options: RequestOptions) -> Result<Request> {
-        Err(Error::Unsupported("stub".into()))
+
+    /// Tokens of prompt and completion a sequence can hold.
+    pub fn context_length(&self) -> usize {
+        self.shared.context
     }
-    /// Stub.
-    pub fn submit_batch(&self, _options: Vec<RequestOptions>) -> Result<Vec<Request>> {
-        Err(Error::Unsupported("stub".into()))
+
+    /// Queues a request. The prompt is tokenized here; nothing is computed and nothing waits.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when the queue is full, [`Error::Closed`] while draining, [`Error::ContextOverflow`] when the
+    /// prompt leaves no room, and whatever is wrong with the options.
+    pub fn submit(&self, options: RequestOptions) -> Result<Request> {
+        let mut requests = self.submit_batch(vec![options])?;
+        requests.pop().ok_or_else(|| Error::Internal {
+            place: "submit".to_string(),
+            message: "a batch of one came back empty".to_string(),
+        })
     }
-    /// Stub.
-    pub fn wait(&self, _timeout: Option<Duration>, _max: usize, _found: &mut dyn FnMut(u64)) -> usize {
-        0
+
+    /// Queues all of the requests or none.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`], for the first request that is refused.
+    pub fn submit_batch(&self, options: Vec<RequestOptions>) -> Result<Vec<Request>> {
+        let shared = &self.shared;
+        shared.check_room(&shared.lock(), options.len())?;
+        let mut prepared = Vec::new();
+        for options in options {
+            prepared.push(request::prepare(shared, options)?);
+        }
+        let mut inbox = shared.lock();
+        // Others may have submitted meanwhile.
+        shared.check_room(&inbox, prepared.len())?;
+        inbox
+            .queue
+            .try_reserve(prepared.len())
+            .map_err(|_| crate::memory::MemoryError::Exhausted {
+                what: "the queue of requests".to_string(),
+                bytes: prepared.len() * size_of::<Sequence>(),
+            })?;
+        inbox.outstanding += prepared.len();
+        Counters::add(&shared.counters.requests_submitted, prepared.len() as u64);
+        let requests = prepared
+            .into_iter()
+            .map(|sequence| {
+                let request = Request::new(&sequence, shared);
+                inbox.queue.push_back(sequence);
+                request
+            })
+            .collect();
+        Counters::set(&shared.counters.queued, inbox.queue.len() as u64);
+        drop(inbox);
+        shared.wake.notify_all();
+        Ok(requests)
     }
-    /// Stub.
-    pub fn drain(&self, _timeout: Option<Duration>) -> Result<bool> {
-        Ok(true)
+
+    /// Waits until requests that do not report to a queue have something to read, and calls `found` with the ids of
+    /// up to `max` of them. Answers how many; 0 when the timeout passed. `None` waits without limit.
+    pub fn wait(&self, timeout: Option<Duration>, max: usize, found: &mut dyn FnMut(u64)) -> usize {
+        if max == 0 {
+            return 0;
+        }
+        self.shared
+            .ready
+            .wait(timeout, max, &mut |mailbox| found(mailbox.id()))
     }
-    /// Stub.
-    pub fn pause(&self) {}
-    /// Stub.
-    pub fn resume(&self) {}
-    /// Stub.
-    pub fn trim(&self, _bytes: u64) -> u64 {
-        0
+
+    /// Refuses new requests and waits until all accepted ones have ended; answers whether they have. In manual mode
+    /// it steps itself. [`Engine::resume`] opens the engine again.
+    ///
+    /// # Errors
+    /// None so far.
+    pub fn drain(&self, timeout: Option<Duration>) -> Result<bool> {
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+        let late = || deadline.is_some_and(|d| Instant::now() >= d);
+        self.shared.lock().draining = true;
+        self.shared.wake.notify_all();
+        if self.shared.options.manual_step {
+            while self.shared.lock().outstanding > 0 && !late() {
+                self.step()?;
+            }
+            return Ok(self.shared.lock().outstanding == 0);
+        }
+        let mut inbox = self.shared.lock();
+        while inbox.outstanding > 0 && !late() {
+            let left = deadline.map_or(Duration::from_secs(3600), |d| d - Instant::now().min(d));
+            inbox = self
+                .shared
+                .ended
+                .wait_timeout(inbox, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        Ok(inbox.outstanding == 0)
     }
-    /// Stub.
+
+    /// Stops computing after the current step; requests are still accepted and can be cancelled.
+    pub fn pause(&self) {
+        self.shared.lock().paused = true;
+        self.shared.wake.notify_all();
+    }
+
+    /// Ends a pause, and accepts requests again after a drain.
+    pub fn resume(&self) {
+        let mut inbox = self.shared.lock();
+        inbox.paused = false;
+        inbox.draining = false;
+        drop(inbox);
+        self.shared.wake.notify_all();
+    }
+
+    /// Gives memory that caches hold back to the system, up to about `bytes`; answers how much. Takes effect between
+    /// two steps.
+    pub fn trim(&self, bytes: u64) -> u64 {
+        if self.shared.options.manual_step {
+            return self.shared.worker().trim(bytes);
+        }
+        let (sender, receiver) = mpsc::channel();
+        self.shared.lock().trims.push((bytes, sender));
+        self.shared.wake.notify_all();
+        receiver.recv().unwrap_or(0)
+    }
+
+    /// Forgets cached prefixes of a salt. This version keeps none between requests, so there is nothing to forget.
+    ///
+    /// # Errors
+    /// None so far.
     pub fn cache_clear(&self, _salt: &[u8]) -> Result<()> {
         Ok(())
     }
-    /// Stub.
+
+    /// Runs one step on the caller's thread and answers whether more is left to do.
+    ///
+    /// # Errors
+    /// When the engine has a thread of its own, or another thread is stepping.
     pub fn step(&self) -> Result<bool> {
-        Ok(false)
+        if !self.shared.options.manual_step {
+            return Err(Error::InvalidArgument(
+                "step: the engine has a thread of its own; create it with manual_step to step it".to_string(),
+            ));
+        }
+        let mut worker = self.shared.worker.try_lock().map_err(|e| match e {
+            std::sync::TryLockError::WouldBlock => {
+                Error::Reentrant("step: another thread is stepping this engine".to_string())
+            }
+            std::sync::TryLockError::Poisoned(_) => Error::Internal {
+                place: "step".to_string(),
+                message: "an earlier step left the engine unusable".to_string(),
+            },
+        })?;
+        let paused = self.shared.feed(&mut worker);
+        let ended = crate::kernel::fp_env::with_default(|| {
+            if paused {
+                worker.reap()
+            } else {
+                worker.step(&|| self.shared.shutdown.load(Relaxed))
+            }
+        });
+        drop(worker);
+        let inbox = self.shared.note_ended(ended);
+        Ok(inbox.outstanding > 0 && !paused)
     }
-    /// Stub.
+
+    /// The counters.
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        self.shared.counters.snapshot()
     }
-    /// Stub.
+
+    /// What is on and what was measured, as text for people.
     pub fn summary(&self) -> String {
-        String::new()
+        report::summary(&self.shared)
     }
-    /// Stub.
+
+    /// The counters as Prometheus text.
     pub fn metrics_text(&self) -> String {
-        String::new()
+        report::metrics(&self.stats())
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shared.shutdown.store(true, Relaxed);
+        // The lock orders the flag before the worker's next look at the inbox.
+        drop(self.shared.lock());
+        self.shared.wake.notify_all();
+        match self.thread.take() {
+            Some(thread) if thread.thread().id() != std::thread::current().id() => {
+                // The worker catches panics of steps; one that escapes has ended the thread all the same.
+                let _ = thread.join();
+            }
+            Some(_) => {}
+            None => self.shared.close(),
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn worker(&self) -> MutexGuard<'_, Worker> {
+        self.worker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_room(&self, inbox: &Inbox, n: usize) -> Result<()> {
+        if inbox.draining || self.shutdown.load(Relaxed) {
+            return Err(Error::Closed(
+                "the engine accepts no requests: it is draining or shutting down".to_string(),
+            ));
+        }
+        if inbox.queue.len() + n > self.options.max_queued {
+            Counters::add(&self.counters.requests_refused, n as u64);
+            return Err(Error::Busy(format!(
+                "{} requests wait and {n} more were submitted, but the engine queues {} at most; submit again later",
+                inbox.queue.len(),
+                self.options.max_queued
+            )));
+        }
+        Ok(())
+    }
+
+    /// The worker thread.
+    fn run(&self) {
+        loop {
+            let mut inbox = self.lock();
+            while !self.shutdown.load(Relaxed) && !self.has_work(&inbox) {
+                // Deadlines of waiting requests are looked at twice a second when nothing else happens.
+                let patience = if inbox.outstanding > 0 {
+                    Duration::from_millis(500)
+                } else {
+                    Duration::from_secs(3600)
+                };
+                inbox = self
+                    .wake
+                    .wait_timeout(inbox, patience)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
+                if inbox.outstanding > 0 {
+                    break;
+                }
+            }
+            drop(inbox);
+            if self.shutdown.load(Relaxed) {
+                self.close();
+                return;
+            }
+            let mut worker = self.worker();
+            let paused = self.feed(&mut worker);
+            let ended = if paused {
+                worker.reap()
+            } else {
+                worker.step(&|| self.shutdown.load(Relaxed))
+            };
+            drop(worker);
+            drop(self.note_ended(ended));
+        }
+    }
+
+    fn has_work(&self, inbox: &Inbox) -> bool {
+        let runnable = inbox.outstanding > 0 && !inbox.paused;
+        runnable || inbox.cancelled || !inbox.trims.is_empty()
+    }
+
+    /// Ends waiting requests that were given up, admits others, serves trims. Answers whether computing is paused.
+    fn feed(&self, worker: &mut Worker) -> bool {
+        let now = Instant::now();
+        let mut inbox = self.lock();
+        inbox.cancelled = false;
+        let mut given_up = Vec::new();
+        let mut i = 0;
+        while i < inbox.queue.len() {
+            match inbox.queue[i].interrupted(now) {
+                None => i += 1,
+                Some(ending) => given_up.extend(inbox.queue.remove(i).map(|s| (s, ending))),
+            }
+        }
+        if !inbox.paused {
+            worker.admit(&mut inbox.queue);
+        }
+        Counters::set(&self.counters.queued, inbox.queue.len() as u64);
+        let (paused, trims) = (inbox.paused, std::mem::take(&mut inbox.trims));
+        drop(inbox);
+        for (bytes, reply) in trims {
+            // A caller that is gone needs no answer.
+            let _ = reply.send(worker.trim(bytes));
+        }
+        let n = given_up.len();
+        for (sequence, ending) in given_up {
+            self.counters.count_ending(ending.reason);
+            sequence.finish(ending);
+        }
+        drop(self.note_ended(n));
+        paused
+    }
+
+    fn note_ended(&self, n: usize) -> MutexGuard<'_, Inbox> {
+        let mut inbox = self.lock();
+        if n > 0 {
+            inbox.outstanding -= n;
+            self.ended.notify_all();
+        }
+        inbox
+    }
+
+    /// Ends everything and wakes all readers.
+    fn close(&self) {
+        let mut worker = self.worker();
+        let mut n = worker.end_all(FinishReason::Cancelled);
+        drop(worker);
+        let mut inbox = self.lock();
+        let queue = std::mem::take(&mut inbox.queue);
+        // A trim that nobody serves any more answers 0.
+        inbox.trims.clear();
+        drop(inbox);
+        for sequence in queue {
+            self.counters.count_ending(FinishReason::Cancelled);
+            sequence.finish(Ending::plain(FinishReason::Cancelled));
+            n += 1;
+        }
+        drop(self.note_ended(n));
+    }
+
+    fn log(&self, level: LogLevel, message: &str) {
+        if let Some(log) = &self.options.log {
+            log(&LogRecord {
+                level,
+                target: "engine",
+                message,
+                fields: "{}",
+            });
+        }
     }
 }

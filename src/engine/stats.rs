@@ -3,36 +3,33 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Time per component of the forward pass, in nanoseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ComponentTimes {
-    /// Reading embedding rows.
-    pub embedding: u64,
-    /// Attention with its norm, projections and cache.
-    pub attention: u64,
-    /// Feed-forward network with its norm, experts included.
-    pub ffn: u64,
-    /// Final norm and output projection to logits.
-    pub projection: u64,
-    /// Sampling and detokenizing.
-    pub sampling: u64,
+use super::event::FinishReason;
+pub(super) use crate::model::ComponentTimes;
+
+/// Unit of a counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unit {
+    Count,
+    Nanoseconds,
 }
 
-impl ComponentTimes {
-    /// Sum of all components.
-    pub fn total(&self) -> u64 {
-        self.embedding + self.attention + self.ffn + self.projection + self.sampling
-    }
+/// Whether the word says gauge: a value that can fall.
+const fn is_gauge(word: &str) -> bool {
+    word.len() == "gauge".len()
 }
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
-        /// A snapshot of an engine's counters. Times are nanoseconds; counts only grow, except the gauges
-        /// `running`, `queued`, `kv_bytes_used`.
+    ($($(#[doc = $doc:literal])* $name:ident: $unit:ident $kind:ident),* $(,)?) => {
+        /// A snapshot of an engine's counters. Times are nanoseconds. Counters only grow; gauges say what is now, or
+        /// the largest value so far.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         pub struct Stats {
-            $($(#[$doc])* pub $name: u64,)*
+            $($(#[doc = $doc])* pub $name: u64,)*
         }
+
+        /// Per field in declaration order: its doc, its unit, and whether it can fall.
+        pub(super) const FIELDS: &[(&str, Unit, bool)] =
+            &[$((concat!($($doc),*), Unit::$unit, is_gauge(stringify!($kind))),)*];
 
         /// The live counters behind [`Stats`].
         #[derive(Debug, Default)]
@@ -58,71 +55,71 @@ macro_rules! counters {
 
 counters! {
     /// Requests accepted.
-    requests_submitted,
+    requests_submitted: Count counter,
     /// Requests refused because the queue was full.
-    requests_refused,
+    requests_refused: Count counter,
     /// Requests that ended by length, stop or end of generation.
-    requests_completed,
+    requests_completed: Count counter,
     /// Requests that were cancelled.
-    requests_cancelled,
+    requests_cancelled: Count counter,
     /// Requests whose deadline passed.
-    requests_expired,
+    requests_expired: Count counter,
     /// Requests that failed.
-    requests_failed,
+    requests_failed: Count counter,
     /// Sequences being computed now.
-    running,
+    running: Count gauge,
     /// Requests waiting now.
-    queued,
+    queued: Count gauge,
     /// Steps of the scheduler.
-    steps,
+    steps: Count counter,
     /// Largest number of sequences in one step.
-    max_batch,
+    max_batch: Count gauge,
     /// Prompt tokens computed.
-    prompt_tokens,
+    prompt_tokens: Count counter,
     /// Tokens generated.
-    generated_tokens,
+    generated_tokens: Count counter,
     /// Sum of the times requests waited before their first step.
-    queue_time,
+    queue_time: Nanoseconds counter,
     /// Longest such time.
-    max_queue_time,
+    max_queue_time: Nanoseconds gauge,
     /// Sum of the times from submission to the first token.
-    time_to_first_token,
+    time_to_first_token: Nanoseconds counter,
     /// Longest such time.
-    max_time_to_first_token,
+    max_time_to_first_token: Nanoseconds gauge,
     /// Time in steps, split by the share of prompt rows.
-    prefill_time,
+    prefill_time: Nanoseconds counter,
     /// Time in steps, split by the share of generated rows.
-    decode_time,
+    decode_time: Nanoseconds counter,
     /// Prefill: embedding.
-    prefill_embedding_time,
+    prefill_embedding_time: Nanoseconds counter,
     /// Prefill: attention.
-    prefill_attention_time,
+    prefill_attention_time: Nanoseconds counter,
     /// Prefill: feed-forward network.
-    prefill_ffn_time,
+    prefill_ffn_time: Nanoseconds counter,
     /// Prefill: output projection.
-    prefill_projection_time,
+    prefill_projection_time: Nanoseconds counter,
     /// Prefill: sampling.
-    prefill_sampling_time,
+    prefill_sampling_time: Nanoseconds counter,
     /// Decode: embedding.
-    decode_embedding_time,
+    decode_embedding_time: Nanoseconds counter,
     /// Decode: attention.
-    decode_attention_time,
+    decode_attention_time: Nanoseconds counter,
     /// Decode: feed-forward network.
-    decode_ffn_time,
+    decode_ffn_time: Nanoseconds counter,
     /// Decode: output projection.
-    decode_projection_time,
+    decode_projection_time: Nanoseconds counter,
     /// Decode: sampling.
-    decode_sampling_time,
+    decode_sampling_time: Nanoseconds counter,
     /// Bytes of key/value blocks in use now.
-    kv_bytes_used,
+    kv_bytes_used: Count gauge,
     /// Most bytes of key/value blocks that were in use.
-    kv_bytes_peak,
+    kv_bytes_peak: Count gauge,
     /// Bytes of key/value blocks the engine may use.
-    kv_bytes_budget,
+    kv_bytes_budget: Count gauge,
     /// Tokens held in the key/value blocks in use now.
-    kv_tokens_used,
+    kv_tokens_used: Count gauge,
     /// Caught panics of a step.
-    panics,
+    panics: Count counter,
 }
 
 impl Stats {
@@ -184,8 +181,27 @@ impl Counters {
         counter.fetch_max(n, Relaxed);
     }
 
-    /// Adds a step's component times, split between prefill and decode by the share of prefill rows.
-    pub(crate) fn add_step(&self, times: &ComponentTimes, prefill_rows: usize, decode_rows: usize) {
+    /// Counts a request's end.
+    pub(crate) fn count_ending(&self, reason: FinishReason) {
+        let counter = match reason {
+            FinishReason::Length | FinishReason::Stop | FinishReason::EndOfGeneration => {
+                &self.requests_completed
+            }
+            FinishReason::Cancelled => &self.requests_cancelled,
+            FinishReason::Deadline => &self.requests_expired,
+            FinishReason::Error => &self.requests_failed,
+        };
+        Self::add(counter, 1);
+    }
+
+    /// Adds the times of a step of `total` nanoseconds, split between prefill and decode by the share of their rows.
+    pub(crate) fn add_step(
+        &self,
+        times: &ComponentTimes,
+        total: u64,
+        prefill_rows: usize,
+        decode_rows: usize,
+    ) {
         let rows = (prefill_rows + decode_rows).max(1) as u64;
         let prefill = |t: u64| (t as u128 * prefill_rows as u128 / rows as u128) as u64;
         for (t, p, d) in [
@@ -210,7 +226,7 @@ impl Counters {
                 &self.prefill_sampling_time,
                 &self.decode_sampling_time,
             ),
-            (times.total(), &self.prefill_time, &self.decode_time),
+            (total, &self.prefill_time, &self.decode_time),
         ] {
             Self::add(p, prefill(t));
             Self::add(d, t - prefill(t));

@@ -98,6 +98,11 @@ impl Gguf {
         self.alignment
     }
 
+    /// The metadata alone.
+    pub fn into_metadata(self) -> Metadata {
+        self.metadata
+    }
+
     /// The metadata; of a split model, that of the first file.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata

@@ -1,11 +1,68 @@
 //! Models: hyper-parameters, weights, and one forward pass per architecture family.
+//!
+//! A family is a file: its config, its weights, its forward pass, and a line in [`load_architecture`].
+
+mod attention;
+mod check;
+mod config;
+mod experts;
+mod llama;
+mod rope;
+mod step;
+mod times;
+mod weights;
 
 use std::path::Path;
 use std::sync::Arc;
 
+pub use config::{Config, ExpertConfig, RopeConfig, RopeScaling};
+pub use step::{Compute, Row, Step, Widths, Workspace};
+pub use times::ComponentTimes;
+
 use crate::error::{Error, Result};
-use crate::gguf::Metadata;
+use crate::gguf::{Gguf, LoadMode, LoadOptions, Metadata, TensorData};
+use crate::kernel::RowType;
+use crate::kv::{Geometry, LayerShape};
 use crate::options::{EngineOptions, ModelOptions};
+use crate::tokenizer::{ChatInput, ChatTemplate, TemplateError, Tokenizer};
+use config::Keys;
+use weights::Loader;
+
+/// A loaded architecture: its weights and its forward pass.
+pub trait Architecture: Send + Sync + std::fmt::Debug {
+    /// Widths of the buffers a step needs.
+    fn widths(&self) -> Widths;
+
+    /// What each layer stores per token.
+    fn layer_shapes(&self) -> Vec<LayerShape>;
+
+    /// Computes a step: keys and values go to the cache, logits to the workspace.
+    ///
+    /// # Errors
+    /// A step too large for its workspace, a token outside the vocabulary, or [`Error::Cancelled`].
+    fn forward(&self, step: &mut Step<'_>) -> Result<()>;
+}
+
+/// Names of the architectures this version runs.
+pub const ARCHITECTURES: &[&str] = &["llama"];
+
+fn read_config(architecture: &str, metadata: &Metadata) -> Result<Config> {
+    let keys = Keys::new(metadata, architecture);
+    match architecture {
+        "llama" => llama::config(&keys),
+        other => Err(Error::Unsupported(format!(
+            "the architecture '{other}' is not supported by this version; supported: {}",
+            ARCHITECTURES.join(", ")
+        ))),
+    }
+}
+
+fn load_architecture(config: Config, gguf: &Gguf, data: &TensorData) -> Result<Box<dyn Architecture>> {
+    let loader = Loader::new(gguf, data);
+    let body = llama::Llama::load(config, &loader)?;
+    loader.finish()?;
+    Ok(Box::new(body))
+}
 
 /// What a model is, in numbers.
 #[derive(Debug, Clone, Default)]
@@ -35,7 +92,7 @@ pub struct ModelInfo {
 pub struct MemoryEstimate {
     /// Weights.
     pub weights: u64,
-    /// Key/value cache at the engine options' context and number of sequences.
+    /// Key/value cache when every sequence fills the engine options' context.
     pub kv_cache: u64,
     /// Activations and logits of a step.
     pub workspace: u64,
@@ -43,63 +100,259 @@ pub struct MemoryEstimate {
     pub total: u64,
 }
 
-/// Stub.
+/// A loaded model: immutable, shared by any number of engines.
+#[derive(Debug)]
 pub struct Model {
     metadata: Metadata,
+    architecture: String,
     info: ModelInfo,
+    /// `None` when only the vocabulary was loaded.
+    body: Option<Box<dyn Architecture>>,
+    tokenizer: Option<Tokenizer>,
+    /// A template that does not compile is an error of those who use it, not of the model.
+    template: Option<Result<ChatTemplate, TemplateError>>,
 }
 
 impl Model {
-    /// Stub.
-    pub fn load(_path: &Path, _o: &ModelOptions, _p: &mut dyn FnMut(f32) -> bool) -> Result<Arc<Model>> {
-        Err(Error::Unsupported("stub".into()))
-    }
-    /// Stub.
-    pub fn load_from_bytes(
-        _bytes: &[u8],
-        _o: &ModelOptions,
-        _p: &mut dyn FnMut(f32) -> bool,
+    /// Loads a model from a file; the first of its parts when it is split. `progress` hears the fraction done, on
+    /// this thread, and cancels by answering false.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is malformed, contradicts itself, or needs something this version lacks.
+    pub fn load(
+        path: &Path,
+        options: &ModelOptions,
+        progress: &mut dyn FnMut(f32) -> bool,
     ) -> Result<Arc<Model>> {
-        Err(Error::Unsupported("stub".into()))
+        Self::from_gguf(Gguf::open(path)?, options, progress)
     }
-    /// Stub.
-    pub fn estimate(_path: &Path, _o: &ModelOptions, _e: &EngineOptions) -> Result<MemoryEstimate> {
-        Err(Error::Unsupported("stub".into()))
+
+    /// Loads a model from the bytes of a GGUF file. The bytes are copied: they can be freed afterwards.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_from_bytes(
+        bytes: &[u8],
+        options: &ModelOptions,
+        progress: &mut dyn FnMut(f32) -> bool,
+    ) -> Result<Arc<Model>> {
+        Self::from_gguf(Gguf::from_bytes(bytes)?, options, progress)
     }
-    /// Stub.
+
+    fn from_gguf(
+        gguf: Gguf,
+        options: &ModelOptions,
+        progress: &mut dyn FnMut(f32) -> bool,
+    ) -> Result<Arc<Model>> {
+        let architecture = architecture_of(gguf.metadata())?.to_string();
+        let tokenizer = Tokenizer::from_metadata(gguf.metadata())?;
+        let template = match &tokenizer {
+            Some(tokenizer) => ChatTemplate::from_metadata(gguf.metadata(), tokenizer)?,
+            None => None,
+        };
+        if options.vocabulary_only {
+            let info = ModelInfo {
+                n_vocab: tokenizer.as_ref().map_or(0, Tokenizer::n_vocab),
+                description: format!("{architecture}, vocabulary only"),
+                ..ModelInfo::default()
+            };
+            let metadata = gguf.into_metadata();
+            return Ok(Arc::new(Model {
+                metadata,
+                architecture,
+                info,
+                body: None,
+                tokenizer,
+                template,
+            }));
+        }
+        // Everything that can be refused without the weights is refused before they are read.
+        let config = read_config(&architecture, gguf.metadata())?;
+        let info = model_info(&architecture, &config, &gguf);
+        let load = LoadOptions {
+            mode: if options.load_mode == "mmap" {
+                LoadMode::Mmap
+            } else {
+                LoadMode::Read
+            },
+            threads: options.load_threads,
+            memory_budget: (options.memory_budget > 0).then_some(options.memory_budget),
+        };
+        let data = gguf.load(&load, &mut |done, total| {
+            progress(done as f32 / total.max(1) as f32)
+        })?;
+        if options.check_tensors {
+            check::all_finite(&gguf, &data)?;
+        }
+        let body = load_architecture(config, &gguf, &data)?;
+        let metadata = gguf.into_metadata();
+        Ok(Arc::new(Model {
+            metadata,
+            architecture,
+            info,
+            body: Some(body),
+            tokenizer,
+            template,
+        }))
+    }
+
+    /// Memory a model and an engine with these options will take, from the file's header alone.
+    ///
+    /// # Errors
+    /// As [`Model::load`], as far as the header tells.
+    pub fn estimate(path: &Path, _model: &ModelOptions, engine: &EngineOptions) -> Result<MemoryEstimate> {
+        let gguf = Gguf::open(path)?;
+        let config = read_config(architecture_of(gguf.metadata())?, gguf.metadata())?;
+        let context = match engine.context_length {
+            0 => config.context_length,
+            n => n,
+        };
+        let kv_type = RowType::from_name(engine.kv_type).unwrap_or(RowType::F16);
+        let geometry = Geometry::new(kv_type, llama::layer_shapes(&config))?;
+        let sequence =
+            (context.div_ceil(crate::kv::BLOCK_TOKENS) as u64).saturating_mul(geometry.block_bytes() as u64);
+        let mut kv_cache = sequence.saturating_mul(engine.max_running as u64);
+        if engine.kv_budget > 0 {
+            kv_cache = kv_cache.min(engine.kv_budget);
+        }
+        let rows = engine.prefill_chunk + engine.max_running;
+        let workspace = Workspace::bytes(&llama::widths(&config), rows, engine.max_running);
+        let weights = gguf.data_bytes();
+        let total = weights.saturating_add(kv_cache).saturating_add(workspace);
+        Ok(MemoryEstimate {
+            weights,
+            kv_cache,
+            workspace,
+            total,
+        })
+    }
+
+    /// The file's metadata.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
-    /// Stub.
+
+    /// The architecture's name as the file has it: `llama`.
     pub fn architecture(&self) -> &str {
-        ""
+        &self.architecture
     }
-    /// Stub.
+
+    /// The model's name, if the file has one.
     pub fn name(&self) -> Option<&str> {
-        None
+        self.metadata.str("general.name").ok().flatten()
     }
-    /// Stub.
+
+    /// What it is, in numbers.
     pub fn info(&self) -> &ModelInfo {
         &self.info
     }
-    /// Stub.
-    pub fn tokenize(&self, _text: &str, _add_special: bool, _parse_special: bool) -> Result<Vec<u32>> {
-        Err(Error::Unsupported("stub".into()))
+
+    /// The forward pass.
+    ///
+    /// # Errors
+    /// When only the vocabulary was loaded.
+    pub fn body(&self) -> Result<&dyn Architecture> {
+        self.body.as_deref().ok_or_else(|| {
+            Error::InvalidArgument(
+                "the model was loaded with vocabulary_only and has no weights to compute with".to_string(),
+            )
+        })
     }
-    /// Stub.
-    pub fn detokenize(&self, _ids: &[u32], _render_special: bool) -> Result<String> {
-        Err(Error::Unsupported("stub".into()))
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// When the file has none.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            Error::Unsupported("the model file has no tokenizer: give token ids instead of text".to_string())
+        })
     }
-    /// Stub.
+
+    /// Token ids of a text. `add_special` adds the begin and end tokens the model asks for, `parse_special` reads the
+    /// texts of special tokens as these tokens.
+    ///
+    /// # Errors
+    /// When the file has no tokenizer or one this version cannot encode with, by name.
+    pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>> {
+        Ok(self.tokenizer()?.encode(text, add_special, parse_special)?)
+    }
+
+    /// The text of token ids; bytes that are not UTF-8 become U+FFFD. `render_special` writes special tokens too.
+    ///
+    /// # Errors
+    /// When the file has no tokenizer or an id is outside the vocabulary.
+    pub fn detokenize(&self, ids: &[u32], render_special: bool) -> Result<String> {
+        let tokenizer = self.tokenizer()?;
+        match ids.iter().find(|id| **id as usize >= tokenizer.n_vocab()) {
+            None => Ok(tokenizer.decode(ids, render_special)),
+            Some(id) => Err(Error::InvalidArgument(format!(
+                "cannot detokenize the id {id}: the vocabulary has {} tokens",
+                tokenizer.n_vocab()
+            ))),
+        }
+    }
+
+    /// Whether the file has a chat template.
     pub fn has_chat_template(&self) -> bool {
-        false
+        self.template.is_some()
     }
-    /// Stub.
+
+    /// The prompt of a conversation by the model's chat template. `messages` is an array of objects with `role` and
+    /// `content`; `add_generation_prompt` opens the assistant's answer.
+    ///
+    /// # Errors
+    /// When the file has no template, or the template refuses the conversation.
     pub fn apply_chat_template(
         &self,
-        _messages: &serde_json::Value,
-        _add_generation_prompt: bool,
+        messages: &serde_json::Value,
+        add_generation_prompt: bool,
     ) -> Result<String> {
-        Err(Error::Unsupported("stub".into()))
+        match &self.template {
+            None => Err(Error::Unsupported("the model has no chat template".to_string())),
+            Some(Err(e)) => Err(Error::InvalidModel(e.to_string())),
+            Some(Ok(template)) => {
+                let input = ChatInput {
+                    add_generation_prompt,
+                    ..ChatInput::new(messages)
+                };
+                template
+                    .render(&input)
+                    .map_err(|e| Error::InvalidArgument(e.to_string()))
+            }
+        }
+    }
+}
+
+fn architecture_of(metadata: &Metadata) -> Result<&str> {
+    metadata
+        .str("general.architecture")?
+        .ok_or_else(|| Error::InvalidModel("metadata key 'general.architecture' is missing".to_string()))
+}
+
+fn model_info(architecture: &str, config: &Config, gguf: &Gguf) -> ModelInfo {
+    let n_parameters = gguf.tensors().iter().map(|t| t.n_elements()).sum::<u64>();
+    // The type that holds most of the bytes names the file.
+    let mut bytes = std::collections::BTreeMap::new();
+    for tensor in gguf.tensors() {
+        *bytes.entry(tensor.ty.name()).or_insert(0u64) += tensor.n_bytes;
+    }
+    let main = bytes.iter().max_by_key(|(_, n)| **n).map_or("", |(name, _)| name);
+    let millions = n_parameters as f64 / 1e6;
+    let size = if millions >= 1000.0 {
+        format!("{:.1}B", millions / 1000.0)
+    } else {
+        format!("{millions:.1}M")
+    };
+    ModelInfo {
+        n_vocab: config.n_vocab,
+        n_embd: config.n_embd,
+        n_layers: config.n_layers,
+        n_heads: config.n_heads[0],
+        n_kv_heads: config.n_kv_heads[0],
+        context_length: config.context_length,
+        n_parameters,
+        weight_bytes: gguf.data_bytes(),
+        description: format!("{architecture} {size} {main}"),
     }
 }

@@ -1,4 +1,23 @@
 //! Tensor element types and their block formats: layout and scalar dequantization, one file per format.
+//!
+//! Every format keeps its values in blocks along a row. The functions here are the readable definition and the
+//! oracle of the tests; the fast paths live in [`crate::kernel`]. Operations are plain multiplications and
+//! additions in the order of the `gguf` Python package, so results equal it bit for bit.
+
+pub mod float;
+pub mod iq4_nl;
+pub mod iq4_xs;
+pub mod mxfp4;
+pub mod q2_k;
+pub mod q3_k;
+pub mod q4_0;
+pub mod q4_1;
+pub mod q4_k;
+pub mod q5_0;
+pub mod q5_1;
+pub mod q5_k;
+pub mod q6_k;
+pub mod q8_0;
 
 /// Element type of a GGUF tensor. The numbers are those of the file format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -11,6 +30,7 @@
     reason = "each name is the definition; the format is documented in its own file"
 )]
 #[repr(u32)]
+#[non_exhaustive]
 pub enum TensorType {
     F32 = 0,
     F16 = 1,
@@ -46,136 +66,211 @@ pub enum TensorType {
     MXFP4 = 39,
 }
 
-impl TensorType {
-    /// Every type, in the order of its number.
-    const ALL: [TensorType; 32] = [
-        Self::F32,
-        Self::F16,
-        Self::Q4_0,
-        Self::Q4_1,
-        Self::Q5_0,
-        Self::Q5_1,
-        Self::Q8_0,
-        Self::Q8_1,
-        Self::Q2_K,
-        Self::Q3_K,
-        Self::Q4_K,
-        Self::Q5_K,
-        Self::Q6_K,
-        Self::Q8_K,
-        Self::IQ2_XXS,
-        Self::IQ2_XS,
-        Self::IQ3_XXS,
-        Self::IQ1_S,
-        Self::IQ4_NL,
-        Self::IQ3_S,
-        Self::IQ2_S,
-        Self::IQ4_XS,
-        Self::I8,
-        Self::I16,
-        Self::I32,
-        Self::I64,
-        Self::F64,
-        Self::IQ1_M,
-        Self::BF16,
-        Self::TQ1_0,
-        Self::TQ2_0,
-        Self::MXFP4,
-    ];
+/// Type, name, values per block, bytes per block. Sizes: `GGML_QUANT_SIZES` of gguf-py.
+const TYPES: [(TensorType, &str, usize, usize); 32] = [
+    (TensorType::F32, "F32", 1, 4),
+    (TensorType::F16, "F16", 1, 2),
+    (TensorType::Q4_0, "Q4_0", 32, 18),
+    (TensorType::Q4_1, "Q4_1", 32, 20),
+    (TensorType::Q5_0, "Q5_0", 32, 22),
+    (TensorType::Q5_1, "Q5_1", 32, 24),
+    (TensorType::Q8_0, "Q8_0", 32, 34),
+    (TensorType::Q8_1, "Q8_1", 32, 40),
+    (TensorType::Q2_K, "Q2_K", 256, 84),
+    (TensorType::Q3_K, "Q3_K", 256, 110),
+    (TensorType::Q4_K, "Q4_K", 256, 144),
+    (TensorType::Q5_K, "Q5_K", 256, 176),
+    (TensorType::Q6_K, "Q6_K", 256, 210),
+    (TensorType::Q8_K, "Q8_K", 256, 292),
+    (TensorType::IQ2_XXS, "IQ2_XXS", 256, 66),
+    (TensorType::IQ2_XS, "IQ2_XS", 256, 74),
+    (TensorType::IQ3_XXS, "IQ3_XXS", 256, 98),
+    (TensorType::IQ1_S, "IQ1_S", 256, 50),
+    (TensorType::IQ4_NL, "IQ4_NL", 32, 18),
+    (TensorType::IQ3_S, "IQ3_S", 256, 110),
+    (TensorType::IQ2_S, "IQ2_S", 256, 82),
+    (TensorType::IQ4_XS, "IQ4_XS", 256, 136),
+    (TensorType::I8, "I8", 1, 1),
+    (TensorType::I16, "I16", 1, 2),
+    (TensorType::I32, "I32", 1, 4),
+    (TensorType::I64, "I64", 1, 8),
+    (TensorType::F64, "F64", 1, 8),
+    (TensorType::IQ1_M, "IQ1_M", 256, 56),
+    (TensorType::BF16, "BF16", 1, 2),
+    (TensorType::TQ1_0, "TQ1_0", 256, 54),
+    (TensorType::TQ2_0, "TQ2_0", 256, 66),
+    (TensorType::MXFP4, "MXFP4", 32, 17),
+];
 
-    /// The type with this number in the file format, `None` for removed and unknown numbers.
+impl TensorType {
+    /// The type with number `id` in a GGUF file, if there is one (removed numbers have none).
     pub fn from_id(id: u32) -> Option<Self> {
-        Self::ALL.iter().copied().find(|t| t.id() == id)
+        TYPES.iter().find(|t| t.0 as u32 == id).map(|t| t.0)
     }
 
-    /// The number of this type in the file format.
+    /// Every type of the file format that this version knows by name, supported or not.
+    pub fn all() -> impl Iterator<Item = Self> {
+        TYPES.iter().map(|t| t.0)
+    }
+
+    /// The number in a GGUF file.
     pub fn id(self) -> u32 {
         self as u32
     }
 
-    /// The field's name for this type: `Q4_K`.
+    fn entry(self) -> &'static (TensorType, &'static str, usize, usize) {
+        // Every variant is in the table, which a test holds; the first row keeps this total.
+        TYPES.iter().find(|t| t.0 == self).unwrap_or(&TYPES[0])
+    }
+
+    /// The name used by the field, such as `Q4_K`.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::Q4_0 => "Q4_0",
-            Self::Q4_1 => "Q4_1",
-            Self::Q5_0 => "Q5_0",
-            Self::Q5_1 => "Q5_1",
-            Self::Q8_0 => "Q8_0",
-            Self::Q8_1 => "Q8_1",
-            Self::Q2_K => "Q2_K",
-            Self::Q3_K => "Q3_K",
-            Self::Q4_K => "Q4_K",
-            Self::Q5_K => "Q5_K",
-            Self::Q6_K => "Q6_K",
-            Self::Q8_K => "Q8_K",
-            Self::IQ2_XXS => "IQ2_XXS",
-            Self::IQ2_XS => "IQ2_XS",
-            Self::IQ3_XXS => "IQ3_XXS",
-            Self::IQ1_S => "IQ1_S",
-            Self::IQ4_NL => "IQ4_NL",
-            Self::IQ3_S => "IQ3_S",
-            Self::IQ2_S => "IQ2_S",
-            Self::IQ4_XS => "IQ4_XS",
-            Self::I8 => "I8",
-            Self::I16 => "I16",
-            Self::I32 => "I32",
-            Self::I64 => "I64",
-            Self::F64 => "F64",
-            Self::IQ1_M => "IQ1_M",
-            Self::BF16 => "BF16",
-            Self::TQ1_0 => "TQ1_0",
-            Self::TQ2_0 => "TQ2_0",
-            Self::MXFP4 => "MXFP4",
-        }
+        self.entry().1
     }
 
-    /// Elements in one block; a tensor's rows are a whole number of blocks.
+    /// Values per block; 1 for types without blocks.
     pub fn block_len(self) -> usize {
-        self.block().0
+        self.entry().2
     }
 
-    /// Bytes of one block.
+    /// Bytes per block.
     pub fn block_bytes(self) -> usize {
-        self.block().1
+        self.entry().3
     }
 
-    /// Bytes of a row of `n_elements`; `None` when it is not a whole number of blocks or overflows.
-    pub fn row_bytes(self, n_elements: usize) -> Option<usize> {
-        if !n_elements.is_multiple_of(self.block_len()) {
-            return None;
-        }
-        (n_elements / self.block_len()).checked_mul(self.block_bytes())
+    /// Bytes of a row of `n` values; `None` where `n` is not a multiple of the block or the size overflows.
+    pub fn row_bytes(self, n: usize) -> Option<usize> {
+        let (_, _, len, bytes) = *self.entry();
+        n.is_multiple_of(len)
+            .then(|| (n / len).checked_mul(bytes))
+            .flatten()
     }
 
-    fn block(self) -> (usize, usize) {
-        match self {
-            Self::F32 | Self::I32 => (1, 4),
-            Self::F16 | Self::BF16 | Self::I16 => (1, 2),
-            Self::F64 | Self::I64 => (1, 8),
-            Self::I8 => (1, 1),
-            Self::Q4_0 | Self::IQ4_NL => (32, 18),
-            Self::Q4_1 => (32, 20),
-            Self::Q5_0 => (32, 22),
-            Self::Q5_1 => (32, 24),
-            Self::Q8_0 => (32, 34),
-            Self::Q8_1 => (32, 36),
-            Self::MXFP4 => (32, 17),
-            Self::Q2_K => (256, 84),
-            Self::Q3_K | Self::IQ3_S => (256, 110),
-            Self::Q4_K => (256, 144),
-            Self::Q5_K => (256, 176),
-            Self::Q6_K => (256, 210),
-            Self::Q8_K => (256, 292),
-            Self::IQ2_XXS | Self::TQ2_0 => (256, 66),
-            Self::IQ2_XS => (256, 74),
-            Self::IQ2_S => (256, 82),
-            Self::IQ3_XXS => (256, 98),
-            Self::IQ1_S => (256, 50),
-            Self::IQ1_M => (256, 56),
-            Self::IQ4_XS => (256, 136),
-            Self::TQ1_0 => (256, 54),
+    /// Whether tensors of this type can be dequantized and multiplied.
+    pub fn is_supported(self) -> bool {
+        use TensorType::*;
+        matches!(
+            self,
+            F32 | F16
+                | BF16
+                | Q4_0
+                | Q4_1
+                | Q5_0
+                | Q5_1
+                | Q8_0
+                | Q2_K
+                | Q3_K
+                | Q4_K
+                | Q5_K
+                | Q6_K
+                | IQ4_NL
+                | IQ4_XS
+                | MXFP4
+        )
+    }
+
+    /// Whether the type stores scaled integers, as opposed to F32, F16 and BF16.
+    pub fn is_quantized(self) -> bool {
+        !matches!(self, Self::F32 | Self::F16 | Self::BF16)
+    }
+}
+
+impl std::fmt::Display for TensorType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A row could not be dequantized.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QuantError {
+    /// The type has no implementation.
+    #[error("cannot dequantize {ty}: this version does not support the tensor type")]
+    Unsupported {
+        /// The type.
+        ty: TensorType,
+    },
+    /// Bytes and values do not belong together.
+    #[error("cannot dequantize {ty}: {values} values do not fit {bytes} bytes (blocks of {len} values in {block} bytes)", len = ty.block_len(), block = ty.block_bytes())]
+    Length {
+        /// The type.
+        ty: TensorType,
+        /// Length of the source.
+        bytes: usize,
+        /// Length of the destination.
+        values: usize,
+    },
+}
+
+/// Expands `src`, a whole number of blocks of `ty`, into `dst`.
+///
+/// # Errors
+/// The type is not supported, or `src.len()` is not `ty.row_bytes(dst.len())`.
+pub fn dequantize_row(ty: TensorType, src: &[u8], dst: &mut [f32]) -> Result<(), QuantError> {
+    if !ty.is_supported() {
+        return Err(QuantError::Unsupported { ty });
+    }
+    if ty.row_bytes(dst.len()) != Some(src.len()) {
+        return Err(QuantError::Length {
+            ty,
+            bytes: src.len(),
+            values: dst.len(),
+        });
+    }
+    match ty {
+        TensorType::F32 => float::dequantize_f32(src, dst),
+        TensorType::F16 => float::dequantize_f16(src, dst),
+        TensorType::BF16 => float::dequantize_bf16(src, dst),
+        TensorType::Q4_0 => q4_0::dequantize(src, dst),
+        TensorType::Q4_1 => q4_1::dequantize(src, dst),
+        TensorType::Q5_0 => q5_0::dequantize(src, dst),
+        TensorType::Q5_1 => q5_1::dequantize(src, dst),
+        TensorType::Q8_0 => q8_0::dequantize(src, dst),
+        TensorType::Q2_K => q2_k::dequantize(src, dst),
+        TensorType::Q3_K => q3_k::dequantize(src, dst),
+        TensorType::Q4_K => q4_k::dequantize(src, dst),
+        TensorType::Q5_K => q5_k::dequantize(src, dst),
+        TensorType::Q6_K => q6_k::dequantize(src, dst),
+        TensorType::IQ4_NL => iq4_nl::dequantize(src, dst),
+        TensorType::IQ4_XS => iq4_xs::dequantize(src, dst),
+        TensorType::MXFP4 => mxfp4::dequantize(src, dst),
+        _ => return Err(QuantError::Unsupported { ty }),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_answers_to_its_own_id_and_name() {
+        for (i, t) in TYPES.iter().enumerate() {
+            assert_eq!(TensorType::from_id(t.0.id()), Some(t.0));
+            assert_eq!(t.0.name(), format!("{:?}", t.0));
+            assert!(TYPES[..i].iter().all(|u| u.0 != t.0));
         }
+        for id in [4, 5, 31, 32, 33, 36, 37, 38, 1000, u32::MAX] {
+            assert_eq!(TensorType::from_id(id), None);
+        }
+    }
+
+    #[test]
+    fn row_bytes_refuses_partial_blocks_and_overflow() {
+        assert_eq!(TensorType::Q4_K.row_bytes(512), Some(288));
+        assert_eq!(TensorType::Q4_K.row_bytes(128), None);
+        assert_eq!(TensorType::F32.row_bytes(usize::MAX), None);
+        assert_eq!(TensorType::F64.row_bytes(usize::MAX / 4), None);
+    }
+
+    #[test]
+    fn an_unsupported_type_and_a_wrong_length_are_errors_that_name_the_type() {
+        let e = dequantize_row(TensorType::IQ1_S, &[0; 50], &mut [0.0; 256]).unwrap_err();
+        assert!(e.to_string().contains("IQ1_S"), "{e}");
+        let e = dequantize_row(TensorType::Q8_0, &[0; 33], &mut [0.0; 32]).unwrap_err();
+        assert!(
+            e.to_string().contains("Q8_0") && e.to_string().contains("33 bytes"),
+            "{e}"
+        );
     }
 }

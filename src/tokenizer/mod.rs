@@ -18,6 +18,7 @@ mod pretokenize;
 mod queue;
 mod special;
 mod spm;
+mod template;
 mod vocab;
 
 use std::ops::Range;
@@ -25,6 +26,7 @@ use std::ops::Range;
 use crate::gguf::Metadata;
 pub use detokenize::Detokenizer;
 pub use error::TokenizerError;
+pub use template::{ChatInput, ChatTemplate, TemplateError};
 pub use vocab::{Token, TokenKind};
 
 use bpe::Bpe;

@@ -1,0 +1,157 @@
+//! Requests: from options to a queued sequence, and the handle their caller keeps.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::Shared;
+use super::event::{Announce, Event, Mailbox, Poll};
+use super::sequence::Sequence;
+use crate::error::{Error, Result};
+use crate::options::{Prompt, RequestOptions};
+
+/// Most stop strings or stop ids of a request.
+const MAX_STOPS: usize = 1024;
+/// Longest stop string in bytes.
+const MAX_STOP_BYTES: usize = 4096;
+
+/// A submitted request. Dropping it cancels it without waiting.
+pub struct Request {
+    mailbox: Arc<Mailbox>,
+    cancelled: Arc<AtomicBool>,
+    engine: Weak<Shared>,
+}
+
+impl Request {
+    pub(super) fn new(sequence: &Sequence, engine: &Arc<Shared>) -> Self {
+        Self {
+            mailbox: Arc::clone(&sequence.mailbox),
+            cancelled: Arc::clone(&sequence.cancelled),
+            engine: Arc::downgrade(engine),
+        }
+    }
+
+    /// A number unique within the process.
+    pub fn id(&self) -> u64 {
+        self.mailbox.id()
+    }
+
+    /// The tag from its options.
+    pub fn tag(&self) -> u64 {
+        self.mailbox.tag()
+    }
+
+    /// Waits for the next event. `None` waits without limit. Everything produced since the last call comes in one
+    /// event; its buffers are reused.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] when the request reports to a queue, [`Error::Reentrant`] while another thread
+    /// reads it.
+    pub fn next(&self, timeout: Option<Duration>, event: &mut Event) -> Result<Poll> {
+        if self.mailbox.is_queued() {
+            return Err(Error::InvalidArgument(
+                "this request reports to a completion queue: read its events there".to_string(),
+            ));
+        }
+        self.mailbox.wait(timeout, event)
+    }
+
+    /// Asks for its end; the last event says `cancelled` unless it had ended before. Any thread, any number of times.
+    pub fn cancel(&self) {
+        if self.cancelled.swap(true, Relaxed) {
+            return;
+        }
+        if let Some(shared) = self.engine.upgrade() {
+            shared.lock().cancelled = true;
+            shared.wake.notify_all();
+        }
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+/// Checks the options and tokenizes the prompt.
+pub(super) fn prepare(shared: &Arc<Shared>, mut options: RequestOptions) -> Result<Sequence> {
+    check_stops(&options)?;
+    let n_vocab = shared.model.info().n_vocab;
+    let prompt = prompt_ids(shared, &mut options)?;
+    if prompt.is_empty() {
+        return Err(Error::InvalidArgument(
+            "the prompt has no tokens: give some text or ids to continue".to_string(),
+        ));
+    }
+    if let Some((i, id)) = prompt.iter().enumerate().find(|(_, id)| **id as usize >= n_vocab) {
+        return Err(Error::InvalidArgument(format!(
+            "the prompt's id {i} is {id}, but the vocabulary has {n_vocab} tokens"
+        )));
+    }
+    if prompt.len() >= shared.context {
+        return Err(Error::ContextOverflow(format!(
+            "the prompt has {} tokens, but the context holds {} of prompt and completion together",
+            prompt.len(),
+            shared.context
+        )));
+    }
+    let announce = match options.queue.take() {
+        Some(queue) => Announce::Queue(queue),
+        None => Announce::Engine(Arc::downgrade(&shared.ready)),
+    };
+    let mailbox = Mailbox::new(options.tag, announce);
+    Sequence::new(options, prompt, shared.context, mailbox)
+}
+
+fn check_stops(options: &RequestOptions) -> Result<()> {
+    if options.stop.len() > MAX_STOPS || options.stop_ids.len() > MAX_STOPS {
+        return Err(Error::InvalidArgument(format!(
+            "the request has {} stop strings and {} stop ids; {MAX_STOPS} of each are allowed",
+            options.stop.len(),
+            options.stop_ids.len()
+        )));
+    }
+    match options
+        .stop
+        .iter()
+        .find(|s| s.is_empty() || s.len() > MAX_STOP_BYTES)
+    {
+        None => Ok(()),
+        Some(s) => Err(Error::InvalidArgument(format!(
+            "a stop string has {} bytes; 1..={MAX_STOP_BYTES} are allowed",
+            s.len()
+        ))),
+    }
+}
+
+fn prompt_ids(shared: &Shared, options: &mut RequestOptions) -> Result<Vec<u32>> {
+    let model = &shared.model;
+    match std::mem::take(&mut options.prompt) {
+        Prompt::None => Err(Error::InvalidArgument("the request has no prompt".to_string())),
+        Prompt::Ids(ids) => Ok(ids),
+        Prompt::Text(text) => {
+            check_length(shared, text.len())?;
+            model.tokenize(&text, options.add_special, options.parse_special)
+        }
+        Prompt::Messages(messages) => {
+            let text = model.apply_chat_template(&messages, true)?;
+            check_length(shared, text.len())?;
+            // Most templates write the begin token themselves.
+            let tokenizer = model.tokenizer()?;
+            let begin = tokenizer.bos().and_then(|id| tokenizer.token(id));
+            let written = begin.is_some_and(|t| text.starts_with(t.text));
+            model.tokenize(&text, options.add_special && !written, true)
+        }
+    }
+}
+
+fn check_length(shared: &Shared, bytes: usize) -> Result<()> {
+    let limit = shared.options.max_prompt_bytes;
+    if bytes <= limit {
+        return Ok(());
+    }
+    Err(Error::InvalidArgument(format!(
+        "the prompt has {bytes} bytes; the engine option max_prompt_bytes allows {limit}"
+    )))
+}

@@ -1,0 +1,265 @@
+//! One completion on its way: tokens, position, text and the conditions that end it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use super::event::{Finish, FinishReason, Mailbox};
+use super::stop::StopMatcher;
+use crate::error::{Error, Result};
+use crate::kv::SequenceId;
+use crate::memory;
+use crate::options::RequestOptions;
+use crate::sample::{NoiseKey, SamplingParams};
+use crate::tokenizer::{Detokenizer, Tokenizer};
+
+/// A completion. Its tokens are the prompt and what was generated; those before `computed` are in the cache.
+pub(crate) struct Sequence {
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) cancelled: Arc<AtomicBool>,
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) computed: usize,
+    pub(crate) slot: Option<SequenceId>,
+    /// Blocks set aside for its whole length.
+    pub(crate) committed_blocks: usize,
+    pub(crate) params: SamplingParams,
+    seed: u64,
+    n_prompt: usize,
+    /// Tokens of prompt and completion at most.
+    pub(crate) max_len: usize,
+    stop_ids: Vec<u32>,
+    ignore_end: bool,
+    render_special: bool,
+    detokenizer: Detokenizer,
+    stop: StopMatcher,
+    submitted: Instant,
+    started: Option<Instant>,
+    first_token: Option<Instant>,
+    deadline: Option<Instant>,
+    /// Why it cannot go on; it ends at the beginning of the next step.
+    pub(crate) failure: Option<Arc<Error>>,
+    /// Shown text not delivered yet, and working memory for the next piece.
+    text: String,
+    piece: String,
+    delivered: usize,
+}
+
+/// How a completion ended.
+pub(crate) struct Ending {
+    pub(crate) reason: FinishReason,
+    stop: Option<String>,
+    error: Option<Arc<Error>>,
+}
+
+impl Ending {
+    pub(crate) fn plain(reason: FinishReason) -> Self {
+        Self {
+            reason,
+            stop: None,
+            error: None,
+        }
+    }
+
+    pub(crate) fn failed(error: Arc<Error>) -> Self {
+        Self {
+            reason: FinishReason::Error,
+            stop: None,
+            error: Some(error),
+        }
+    }
+}
+
+impl Sequence {
+    /// A sequence for a tokenized prompt; `max_len` is the context.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub(crate) fn new(
+        options: RequestOptions,
+        prompt: Vec<u32>,
+        context: usize,
+        mailbox: Arc<Mailbox>,
+    ) -> Result<Self> {
+        let max_len = prompt.len().saturating_add(options.max_tokens).min(context);
+        let mut tokens = memory::with_capacity(max_len, "the tokens of a request")?;
+        tokens.extend_from_slice(&prompt);
+        mailbox.reserve((max_len - prompt.len()).min(256));
+        let now = Instant::now();
+        Ok(Self {
+            mailbox,
+            cancelled: Arc::new(AtomicBool::new(false)),
+            n_prompt: tokens.len(),
+            tokens,
+            computed: 0,
+            slot: None,
+            committed_blocks: 0,
+            params: SamplingParams {
+                temperature: options.temperature,
+                top_k: options.top_k,
+                top_p: options.top_p,
+                min_p: options.min_p,
+                repetition_penalty: options.repetition_penalty,
+                repetition_window: options.repetition_window,
+            },
+            seed: options.seed,
+            max_len,
+            stop_ids: options.stop_ids,
+            ignore_end: options.ignore_end_of_generation,
+            render_special: options.render_special,
+            detokenizer: Detokenizer::continuation(),
+            stop: StopMatcher::new(options.stop),
+            submitted: now,
+            started: None,
+            first_token: None,
+            deadline: (options.deadline_ms > 0)
+                .then(|| now.checked_add(Duration::from_millis(options.deadline_ms)))
+                .flatten(),
+            failure: None,
+            text: String::with_capacity(256),
+            piece: String::with_capacity(256),
+            delivered: 0,
+        })
+    }
+
+    /// Tokens that are not in the cache yet.
+    pub(crate) fn pending(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+
+    /// Whether the prompt is still being computed.
+    pub(crate) fn in_prefill(&self) -> bool {
+        self.tokens.len() == self.n_prompt
+    }
+
+    /// Notes that computing begins; answers how long it waited, the first time.
+    pub(crate) fn start(&mut self, now: Instant) -> Option<Duration> {
+        if self.started.is_some() {
+            return None;
+        }
+        self.started = Some(now);
+        Some(now.saturating_duration_since(self.submitted))
+    }
+
+    /// What names the random number of the next token.
+    pub(crate) fn noise_key(&self) -> NoiseKey {
+        NoiseKey {
+            seed: self.seed,
+            completion: 0,
+            position: self.tokens.len() as u32,
+            draw: 0,
+        }
+    }
+
+    /// Why it has to end whatever it would generate.
+    pub(crate) fn interrupted(&self, now: Instant) -> Option<Ending> {
+        if self.cancelled.load(Relaxed) {
+            return Some(Ending::plain(FinishReason::Cancelled));
+        }
+        if let Some(error) = &self.failure {
+            return Some(Ending::failed(Arc::clone(error)));
+        }
+        self.deadline
+            .filter(|&d| now >= d)
+            .map(|_| Ending::plain(FinishReason::Deadline))
+    }
+
+    /// Takes a generated token. Answers how it ends, if it does, and the time to the first token if this is it.
+    pub(crate) fn accept(
+        &mut self,
+        token: u32,
+        tokenizer: Option<&Tokenizer>,
+        now: Instant,
+    ) -> (Option<Ending>, Option<Duration>) {
+        let first = self
+            .first_token
+            .is_none()
+            .then(|| now.saturating_duration_since(self.submitted));
+        self.first_token.get_or_insert(now);
+        self.tokens.push(token);
+        if !self.ignore_end && tokenizer.is_some_and(|t| t.is_end_of_generation(token)) {
+            return (Some(Ending::plain(FinishReason::EndOfGeneration)), first);
+        }
+        if self.stop_ids.contains(&token) {
+            let stop = Some(token.to_string());
+            return (
+                Some(Ending {
+                    reason: FinishReason::Stop,
+                    stop,
+                    error: None,
+                }),
+                first,
+            );
+        }
+        if let Some(tokenizer) = tokenizer {
+            self.piece.clear();
+            self.detokenizer
+                .push(tokenizer, token, self.render_special, &mut self.piece);
+            if let Some(stop) = self.stop.push(&self.piece, &mut self.text) {
+                let stop = Some(stop.to_string());
+                return (
+                    Some(Ending {
+                        reason: FinishReason::Stop,
+                        stop,
+                        error: None,
+                    }),
+                    first,
+                );
+            }
+        }
+        let full = self.tokens.len() >= self.max_len;
+        (full.then(|| Ending::plain(FinishReason::Length)), first)
+    }
+
+    /// Gives new text and tokens to the reader.
+    pub(crate) fn deliver(&mut self) {
+        let generated = &self.tokens[self.n_prompt + self.delivered..];
+        if !self.text.is_empty() || !generated.is_empty() {
+            self.mailbox.push(&self.text, generated);
+            self.delivered += generated.len();
+            self.text.clear();
+        }
+    }
+
+    /// Gives the rest and the end to the reader. Its blocks must be released before.
+    pub(crate) fn finish(mut self, ending: Ending) {
+        // A stop string ends the text exactly where it begins; otherwise nothing stays held back.
+        if ending.stop.is_none() || self.stop_ids.contains(self.tokens.last().unwrap_or(&u32::MAX)) {
+            self.piece.clear();
+            self.detokenizer.finish(&mut self.piece);
+            if self.stop.push(&self.piece, &mut self.text).is_none() {
+                self.stop.finish(&mut self.text);
+            }
+        }
+        let generated = &self.tokens[self.n_prompt + self.delivered..];
+        if !generated.is_empty() {
+            self.mailbox.push("", generated);
+        }
+        let now = Instant::now();
+        let n_generated = self.tokens.len() - self.n_prompt;
+        let decode_time = self
+            .first_token
+            .map_or(0.0, |t| now.saturating_duration_since(t).as_secs_f64());
+        let finish = Finish {
+            reason: ending.reason,
+            stop: ending.stop,
+            error: ending.error,
+            prompt_tokens: self.n_prompt,
+            cached_tokens: 0,
+            generated_tokens: n_generated,
+            queue_time: self
+                .started
+                .unwrap_or(now)
+                .saturating_duration_since(self.submitted),
+            time_to_first_token: self
+                .first_token
+                .map_or(Duration::ZERO, |t| t.saturating_duration_since(self.submitted)),
+            total_time: now.saturating_duration_since(self.submitted),
+            decode_tokens_per_second: if n_generated > 1 && decode_time > 0.0 {
+                (n_generated - 1) as f64 / decode_time
+            } else {
+                0.0
+            },
+        };
+        self.mailbox.finish(&self.text, finish);
+    }
+}

@@ -1,0 +1,413 @@
+//! The scheduler: every step takes the next token of each running sequence and a piece of the prompts being read,
+//! computes them in one forward pass, and hands out what came of it.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::event::FinishReason;
+use super::sequence::{Ending, Sequence};
+use super::stats::{Counters, nanoseconds};
+use crate::error::{Error, Result};
+use crate::kernel::{CpuLevel, Kernels, RowType, ThreadPool, ThreadPoolOptions};
+use crate::kv::{BLOCK_TOKENS, Geometry, KvCache};
+use crate::memory::{self, MemoryError};
+use crate::model::{ComponentTimes, Compute, Model, Row, Step, Workspace};
+use crate::options::EngineOptions;
+use crate::sample::Sampler;
+
+/// What the scheduler owns: only the thread that steps touches it.
+pub(crate) struct Worker {
+    model: Arc<Model>,
+    kernels: &'static Kernels,
+    pool: Arc<ThreadPool>,
+    exact: bool,
+    kv: KvCache,
+    workspace: Workspace,
+    sampler: Sampler,
+    running: Vec<Sequence>,
+    max_running: usize,
+    prefill_chunk: usize,
+    committed_blocks: usize,
+    rows: Vec<Row>,
+    /// For each row with logits, in row order: its sequence in `running`.
+    samplers: Vec<usize>,
+    /// Rows of this step per running sequence.
+    shares: Vec<usize>,
+    endings: Vec<Option<Ending>>,
+    counters: Arc<Counters>,
+}
+
+/// What an engine with these options computes with; shared with evaluation outside an engine.
+pub(crate) struct Machine {
+    pub(crate) kernels: &'static Kernels,
+    pub(crate) pool: Arc<ThreadPool>,
+    pub(crate) kv_type: RowType,
+}
+
+impl Machine {
+    /// Chooses kernels and threads.
+    ///
+    /// # Errors
+    /// A level the CPU lacks, or threads that cannot be started.
+    pub(crate) fn new(options: &EngineOptions) -> Result<Self> {
+        let level = match CpuLevel::from_name(options.cpu_level)? {
+            None => CpuLevel::selected()?,
+            Some(level) => level,
+        };
+        let kernels = Kernels::for_level(level).ok_or_else(|| {
+            Error::Unsupported(format!(
+                "engine option 'cpu_level': this CPU has no '{}'; it has {}",
+                level.name(),
+                CpuLevel::available()
+                    .iter()
+                    .map(|l| l.name())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ))
+        })?;
+        let pool = match &options.shared_threads {
+            Some(pool) => Arc::clone(pool),
+            None => {
+                let threads = (options.threads > 0).then_some(options.threads);
+                Arc::new(ThreadPool::new(ThreadPoolOptions {
+                    threads,
+                    ..ThreadPoolOptions::default()
+                })?)
+            }
+        };
+        let kv_type = RowType::from_name(options.kv_type).ok_or_else(|| Error::Internal {
+            place: "engine options".to_string(),
+            message: options.kv_type.to_string(),
+        })?;
+        Ok(Self {
+            kernels,
+            pool,
+            kv_type,
+        })
+    }
+}
+
+impl Worker {
+    /// Allocates everything a step needs. Answers the worker and the context length it can serve.
+    pub(crate) fn new(
+        model: Arc<Model>,
+        options: &EngineOptions,
+        counters: Arc<Counters>,
+    ) -> Result<(Self, usize)> {
+        let body = model.body()?;
+        let machine = Machine::new(options)?;
+        let n_vocab = model.info().n_vocab;
+        let asked = match options.context_length {
+            0 => model.info().context_length,
+            n => n,
+        };
+        let geometry = Geometry::new(machine.kv_type, body.layer_shapes())?;
+        let sequence = (asked.div_ceil(BLOCK_TOKENS) as u64).saturating_mul(geometry.block_bytes() as u64);
+        let budget = match options.kv_budget {
+            0 => sequence
+                .saturating_mul(options.max_running as u64)
+                .min((memory::available() / 2).max(geometry.block_bytes() as u64)),
+            n => n,
+        };
+        let kv = KvCache::new(geometry, options.max_running, asked, budget)?;
+        let context = asked.min(kv.pool().capacity().saturating_mul(BLOCK_TOKENS));
+        let max_rows = options.prefill_chunk + options.max_running;
+        let workspace = Workspace::new(&body.widths(), max_rows, options.max_running)?;
+        let what = "the scheduler";
+        Counters::set(
+            &counters.kv_bytes_budget,
+            kv.pool().capacity() as u64 * kv.pool().geometry().block_bytes() as u64,
+        );
+        let worker = Self {
+            kernels: machine.kernels,
+            pool: machine.pool,
+            exact: options.exact,
+            kv,
+            workspace,
+            sampler: Sampler::new(n_vocab, 1 << 10)?,
+            running: memory::with_capacity(options.max_running, what)?,
+            max_running: options.max_running,
+            prefill_chunk: options.prefill_chunk,
+            committed_blocks: 0,
+            rows: memory::with_capacity(max_rows, what)?,
+            samplers: memory::with_capacity(options.max_running, what)?,
+            shares: memory::with_capacity(options.max_running, what)?,
+            endings: memory::with_capacity(options.max_running, what)?,
+            counters,
+            model,
+        };
+        Ok((worker, context))
+    }
+
+    pub(crate) fn kernels(&self) -> &'static Kernels {
+        self.kernels
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<ThreadPool> {
+        &self.pool
+    }
+
+    pub(crate) fn geometry(&self) -> &Geometry {
+        self.kv.pool().geometry()
+    }
+
+    /// Gives back cache memory that no sequence uses.
+    pub(crate) fn trim(&mut self, bytes: u64) -> u64 {
+        self.kv.trim(bytes)
+    }
+
+    /// Takes waiting sequences in while there is a place and memory for their whole length.
+    pub(crate) fn admit(&mut self, queue: &mut VecDeque<Sequence>) {
+        while self.running.len() < self.max_running {
+            let Some(next) = queue.front() else { return };
+            let blocks = next.max_len.div_ceil(BLOCK_TOKENS);
+            if self.committed_blocks + blocks > self.kv.pool().capacity() {
+                return;
+            }
+            let (Some(mut sequence), Some(slot)) = (queue.pop_front(), self.kv.open()) else {
+                return;
+            };
+            sequence.slot = Some(slot);
+            sequence.committed_blocks = blocks;
+            self.committed_blocks += blocks;
+            self.running.push(sequence);
+        }
+    }
+
+    /// Ends sequences that were cancelled or whose time is up; answers how many.
+    pub(crate) fn reap(&mut self) -> usize {
+        let now = Instant::now();
+        let mut ended = 0;
+        for i in (0..self.running.len()).rev() {
+            if let Some(ending) = self.running[i].interrupted(now) {
+                self.end(i, ending);
+                ended += 1;
+            }
+        }
+        ended
+    }
+
+    /// Ends everything with the same reason; answers how many.
+    pub(crate) fn end_all(&mut self, reason: FinishReason) -> usize {
+        let n = self.running.len();
+        while !self.running.is_empty() {
+            self.end(self.running.len() - 1, Ending::plain(reason));
+        }
+        n
+    }
+
+    /// One step. Answers how many sequences ended in it.
+    pub(crate) fn step(&mut self, shutdown: &dyn Fn() -> bool) -> usize {
+        let mut ended = self.reap();
+        if self.running.is_empty() {
+            return ended;
+        }
+        match catch_unwind(AssertUnwindSafe(|| self.compute(shutdown))) {
+            Ok(n) => ended += n,
+            Err(panic) => {
+                Counters::add(&self.counters.panics, 1);
+                let error = Arc::new(Error::Internal {
+                    place: "a step of the engine".to_string(),
+                    message: panic_message(&*panic),
+                });
+                ended += self.fail_step(&error);
+            }
+        }
+        self.publish_cache();
+        ended
+    }
+
+    /// Ends the sequences that had rows in the current step.
+    fn fail_step(&mut self, error: &Arc<Error>) -> usize {
+        let mut ended = 0;
+        for i in (0..self.running.len()).rev() {
+            if self.shares.get(i).is_none_or(|&n| n > 0) {
+                self.end(i, Ending::failed(Arc::clone(error)));
+                ended += 1;
+            }
+        }
+        ended
+    }
+
+    fn compute(&mut self, shutdown: &dyn Fn() -> bool) -> usize {
+        let begin = Instant::now();
+        let (prefill_rows, decode_rows) = self.plan(begin);
+        let mut times = ComponentTimes::default();
+        let (running, shares) = (&self.running, &self.shares);
+        let cancelled = || {
+            shutdown()
+                || running
+                    .iter()
+                    .zip(shares)
+                    .all(|(s, &n)| n == 0 || s.cancelled.load(std::sync::atomic::Ordering::Relaxed))
+        };
+        let result = self.model.body().and_then(|body| {
+            body.forward(&mut Step {
+                compute: Compute {
+                    kernels: self.kernels,
+                    pool: &self.pool,
+                    exact: self.exact,
+                },
+                rows: &self.rows,
+                kv: &mut self.kv,
+                workspace: &mut self.workspace,
+                times: &mut times,
+                cancelled: &cancelled,
+            })
+        });
+        match result {
+            Ok(()) => {}
+            // Cancelled sequences are ended at the beginning of the next step.
+            Err(Error::Cancelled(_)) => return 0,
+            Err(e) => return self.fail_step(&Arc::new(e)),
+        }
+        for (sequence, &n) in self.running.iter_mut().zip(&self.shares) {
+            if let Some(slot) = sequence.slot.filter(|_| n > 0) {
+                self.kv.advance(slot, n);
+                sequence.computed += n;
+            }
+        }
+        let sampling = Instant::now();
+        self.sample(sampling);
+        times.sampling += nanoseconds(sampling.elapsed());
+        let ended = self.hand_out();
+
+        let c = &self.counters;
+        Counters::add(&c.steps, 1);
+        Counters::add(&c.prompt_tokens, prefill_rows as u64);
+        Counters::raise(
+            &c.max_batch,
+            self.shares.iter().filter(|n| **n > 0).count() as u64,
+        );
+        c.add_step(&times, nanoseconds(begin.elapsed()), prefill_rows, decode_rows);
+        ended
+    }
+
+    /// Fills `rows`: one per generating sequence, and prompt tokens up to the chunk, first come first served. Answers
+    /// the numbers of prompt and of generated rows.
+    fn plan(&mut self, now: Instant) -> (usize, usize) {
+        self.rows.clear();
+        self.samplers.clear();
+        self.shares.clear();
+        let (mut prefill, mut decode) = (0, 0);
+        for (index, sequence) in self.running.iter_mut().enumerate() {
+            let pending = sequence.pending();
+            let n = if sequence.in_prefill() {
+                pending.min(self.prefill_chunk - prefill)
+            } else {
+                pending
+            };
+            let Some(slot) = sequence.slot.filter(|_| n > 0) else {
+                self.shares.push(0);
+                continue;
+            };
+            // Admission set the blocks aside, so only the system can refuse their memory.
+            if let Err(full) = self.kv.reserve(slot, n) {
+                let what = format!("the key/value cache of a running request ({full})");
+                let bytes = full.needed * self.kv.pool().geometry().block_bytes();
+                sequence.failure = Some(Arc::new(MemoryError::Exhausted { what, bytes }.into()));
+                self.shares.push(0);
+                continue;
+            }
+            if let Some(waited) = sequence.start(now) {
+                Counters::add(&self.counters.queue_time, nanoseconds(waited));
+                Counters::raise(&self.counters.max_queue_time, nanoseconds(waited));
+            }
+            for i in 0..n {
+                let position = sequence.computed + i;
+                let wants_logits = i + 1 == pending;
+                self.rows.push(Row {
+                    token: sequence.tokens[position],
+                    position: position as u32,
+                    sequence: slot,
+                    wants_logits,
+                });
+            }
+            if n == pending {
+                self.samplers.push(index);
+            }
+            *(if sequence.in_prefill() {
+                &mut prefill
+            } else {
+                &mut decode
+            }) += n;
+            self.shares.push(n);
+        }
+        (prefill, decode)
+    }
+
+    /// Chooses the next token of every sequence whose logits are there.
+    fn sample(&mut self, now: Instant) {
+        self.endings.clear();
+        self.endings.resize_with(self.running.len(), || None);
+        let tokenizer = self.model.tokenizer().ok();
+        for (row, &index) in self.samplers.iter().enumerate() {
+            let sequence = &mut self.running[index];
+            let logits = self.workspace.logits(row);
+            let key = sequence.noise_key();
+            let chosen = self
+                .sampler
+                .choose(self.kernels, logits, &sequence.params, &sequence.tokens, key);
+            let Some(token) = chosen else {
+                let message = "the model produced no finite logit".to_string();
+                self.endings[index] = Some(Ending::failed(Arc::new(Error::InvalidModel(message))));
+                continue;
+            };
+            Counters::add(&self.counters.generated_tokens, 1);
+            let (ending, first) = sequence.accept(token, tokenizer, now);
+            if let Some(first) = first {
+                Counters::add(&self.counters.time_to_first_token, nanoseconds(first));
+                Counters::raise(&self.counters.max_time_to_first_token, nanoseconds(first));
+            }
+            self.endings[index] = ending;
+        }
+    }
+
+    /// Delivers what the step brought; answers how many sequences ended.
+    fn hand_out(&mut self) -> usize {
+        let mut ended = 0;
+        for i in (0..self.running.len()).rev() {
+            match self.endings[i].take() {
+                Some(ending) => {
+                    self.end(i, ending);
+                    ended += 1;
+                }
+                None => self.running[i].deliver(),
+            }
+        }
+        ended
+    }
+
+    /// Releases the blocks of a sequence, then tells its reader.
+    fn end(&mut self, index: usize, ending: Ending) {
+        // Order matters: rows are planned in the order of arrival.
+        let mut sequence = self.running.remove(index);
+        if let Some(slot) = sequence.slot.take() {
+            self.kv.close(slot);
+        }
+        self.committed_blocks -= sequence.committed_blocks;
+        self.publish_cache();
+        self.counters.count_ending(ending.reason);
+        sequence.finish(ending);
+    }
+
+    fn publish_cache(&self) {
+        let (pool, c) = (self.kv.pool(), &self.counters);
+        let used = pool.used() as u64 * pool.geometry().block_bytes() as u64;
+        Counters::set(&c.kv_bytes_used, used);
+        Counters::raise(&c.kv_bytes_peak, used);
+        Counters::set(&c.kv_tokens_used, self.kv.tokens() as u64);
+        Counters::set(&c.running, self.running.len() as u64);
+    }
+}
+
+/// The text of a panic, as far as it has one.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|s| (*s).to_string())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".to_string())
+}

@@ -1,0 +1,554 @@
+//! A pool of threads for short parallel jobs, shareable by several engines that take turns.
+//!
+//! The calling thread takes part as worker 0. Tasks are claimed one by one from a counter, so a worker that loses its
+//! CPU holds up no more than its current task. A worker joins a job only while the job is open: when no task is left to
+//! claim, the caller closes the job and waits for those that joined, never for a thread that sleeps or was not
+//! scheduled. Idle workers spin briefly, so that no wake-up falls inside a decode step, and then sleep.
+
+#![allow(
+    unsafe_code,
+    reason = "lends a job's closure to the workers; thread attributes through libc"
+)]
+
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::KernelError;
+use super::chunk::WeightChunk;
+use crate::memory;
+
+/// Stack of a worker, in bytes; kernels need a few kilobytes.
+const STACK: usize = 2 << 20;
+/// Scratch memory of a worker for unpacked weights, in bytes.
+const SCRATCH: usize = 512 << 10;
+/// How long an idle worker spins before it sleeps: longer than the pauses inside a decode step.
+const SPIN: Duration = Duration::from_micros(200);
+/// The same where there are more threads than CPUs, and spinning would take time from a thread with work.
+const SPIN_OVERSUBSCRIBED: Duration = Duration::from_micros(2);
+/// More threads than any machine has use for.
+const MAX_THREADS: usize = 1024;
+
+/// Called in each worker thread with the worker's number.
+pub type ThreadHook = Arc<dyn Fn(usize) + Send + Sync>;
+
+/// How to build a [`ThreadPool`].
+#[derive(Clone, Default)]
+pub struct ThreadPoolOptions {
+    /// Workers including the caller; by default the CPUs this process may use (affinity and cgroup quota), or the
+    /// number of `cpus`.
+    pub threads: Option<usize>,
+    /// CPU numbers to pin to: worker `i` gets number `i` (modulo their count). Worker 0 is the caller and not pinned.
+    pub cpus: Option<Vec<usize>>,
+    /// Prefix of the threads' names; `infer` where empty. Names are cut to the 15 bytes the system keeps.
+    pub name: String,
+    /// Called in each created thread before its first task.
+    pub on_start: Option<ThreadHook>,
+    /// Called in each created thread after its last task.
+    pub on_stop: Option<ThreadHook>,
+}
+
+impl std::fmt::Debug for ThreadPoolOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ThreadPoolOptions")
+            .field("threads", &self.threads)
+            .field("cpus", &self.cpus)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+type Task<'a> = dyn Fn(usize, usize) + Sync + 'a;
+
+/// Set in [`Shared::state`] while workers may join the job.
+const OPEN: u64 = 1 << 31;
+/// One job further; the bits below count the workers that joined.
+const EPOCH: u64 = 1 << 32;
+const JOINED: u64 = OPEN - 1;
+
+struct Shared {
+    /// Epoch (upper half), [`OPEN`], and the number of joined workers.
+    state: AtomicU64,
+    /// The job; written by the caller while no worker can join, read by joined workers.
+    task: UnsafeCell<Option<*const Task<'static>>>,
+    n_tasks: AtomicUsize,
+    next: AtomicUsize,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// Workers that sleep or are about to.
+    sleepers: AtomicUsize,
+    sleep: Mutex<()>,
+    wake: Condvar,
+    /// The caller sleeps until the joined workers are done.
+    caller_waits: AtomicBool,
+    done: Condvar,
+    stop: AtomicBool,
+    spin: Duration,
+    scratch: Vec<UnsafeCell<Vec<WeightChunk>>>,
+}
+
+// SAFETY: `task` is written only while no worker is joined and none can join (state is closed) and read only by joined
+// workers, with the release/acquire pair on `state` between; `scratch[i]` is used by worker i alone.
+unsafe impl Sync for Shared {}
+// SAFETY: the raw task pointer is a loan that ends before `run` returns; nothing else is tied to a thread.
+unsafe impl Send for Shared {}
+
+/// Threads for parallel jobs. See the [module documentation](self).
+pub struct ThreadPool {
+    shared: Arc<Shared>,
+    threads: usize,
+    handles: Vec<JoinHandle<()>>,
+    turn: Mutex<()>,
+    process: u32,
+}
+
+impl std::fmt::Debug for ThreadPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ThreadPool({} threads)", self.threads)
+    }
+}
+
+/// A pool whose job the current thread is executing, and as which worker; a list through the stack, innermost first.
+struct Frame {
+    pool: *const Shared,
+    worker: usize,
+    outer: *const Frame,
+}
+
+thread_local! {
+    static FRAMES: Cell<*const Frame> = const { Cell::new(std::ptr::null()) };
+}
+
+impl ThreadPool {
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// The number of threads is 0 or absurd, a CPU number is not one this process may use, or the system refuses a
+    /// thread or memory; threads already started are joined first.
+    pub fn new(options: ThreadPoolOptions) -> Result<Self, KernelError> {
+        let allowed = available_cpus();
+        let cpus = options.cpus.filter(|c| !c.is_empty());
+        let threads = options.threads.or(cpus.as_ref().map(Vec::len)).unwrap_or(allowed);
+        let refuse = |reason: String| KernelError::Pool { threads, reason };
+        if threads == 0 || threads > MAX_THREADS {
+            return Err(refuse(format!("expected 1 to {MAX_THREADS}")));
+        }
+        if let Some(cpu) = cpus.iter().flatten().find(|&&c| !system::may_use(c)) {
+            return Err(refuse(format!("this process may not use CPU {cpu}")));
+        }
+        let mut scratch = memory::with_capacity(threads, "a thread pool")?;
+        for _ in 0..threads {
+            let chunks = SCRATCH / size_of::<WeightChunk>();
+            scratch.push(UnsafeCell::new(memory::filled(
+                WeightChunk::ZERO,
+                chunks,
+                "a worker's scratch memory",
+            )?));
+        }
+        let shared = Arc::new(Shared {
+            state: AtomicU64::new(0),
+            task: UnsafeCell::new(None),
+            n_tasks: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
+            panic: Mutex::new(None),
+            sleepers: AtomicUsize::new(0),
+            sleep: Mutex::new(()),
+            wake: Condvar::new(),
+            caller_waits: AtomicBool::new(false),
+            done: Condvar::new(),
+            stop: AtomicBool::new(false),
+            spin: if threads > allowed {
+                SPIN_OVERSUBSCRIBED
+            } else {
+                SPIN
+            },
+            scratch,
+        });
+        let mut pool = Self {
+            shared,
+            threads,
+            handles: memory::with_capacity(threads - 1, "a thread pool")?,
+            turn: Mutex::new(()),
+            process: std::process::id(),
+        };
+        let prefix = if options.name.is_empty() {
+            "infer"
+        } else {
+            options.name.as_str()
+        };
+        for worker in 1..threads {
+            let shared = Arc::clone(&pool.shared);
+            let cpu = cpus.as_ref().map(|c| c[worker % c.len()]);
+            let (on_start, on_stop) = (options.on_start.clone(), options.on_stop.clone());
+            let body = move || {
+                super::fp_env::set_default();
+                if let Some(cpu) = cpu {
+                    system::pin(cpu);
+                }
+                // A hook that panics is the host's affair; it must not cost the pool a worker.
+                let hook = |h: Option<ThreadHook>| {
+                    let _ = catch_unwind(AssertUnwindSafe(|| h.map(|h| h(worker))));
+                };
+                hook(on_start);
+                shared.work(worker);
+                hook(on_stop);
+            };
+            let builder = std::thread::Builder::new()
+                .name(thread_name(prefix, worker))
+                .stack_size(STACK);
+            let spawned = system::with_signals_blocked(|| builder.spawn(body));
+            // On failure, dropping the pool joins the threads there are.
+            pool.handles.push(spawned.map_err(|e| KernelError::Pool {
+                threads,
+                reason: format!("the system refused thread {worker}: {e}"),
+            })?);
+        }
+        Ok(pool)
+    }
+
+    /// Number of workers, the caller included.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Calls `task(i, worker)` once for each `i` below `n_tasks`, spread over the workers, and returns when all are done.
+    ///
+    /// Callers take turns. From inside a task of the same pool it runs the tasks one after the other on the current
+    /// worker. (A task that waits for another thread's `run` on the same pool waits for ever.) If a task panics the
+    /// others still run, and the first panic is resumed here. Allocates nothing.
+    pub fn run(&self, n_tasks: usize, task: &(dyn Fn(usize, usize) + Sync)) {
+        if n_tasks == 0 {
+            return;
+        }
+        let mut frame = FRAMES.get();
+        while !frame.is_null() {
+            // SAFETY: frames live on this thread's stack below us, and are unlinked before they end.
+            let f = unsafe { &*frame };
+            if std::ptr::eq(f.pool, &raw const *self.shared) {
+                (0..n_tasks).for_each(|i| task(i, f.worker));
+                return;
+            }
+            frame = f.outer;
+        }
+        let turn = lock(&self.turn);
+        if self.threads == 1 || n_tasks == 1 {
+            self.shared
+                .within(0, || (0..n_tasks).for_each(|i| self.shared.call(task, i, 0)));
+        } else {
+            self.shared.run(n_tasks, task);
+        }
+        let panic = lock(&self.shared.panic).take();
+        drop(turn);
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Leaves the threads alone and frees nothing: for a child process after `fork`, where they do not exist.
+    ///
+    /// Dropping does the same by itself when it notices that the process is another one.
+    pub fn abandon(self) {
+        std::mem::forget(self);
+    }
+
+    /// The scratch memory of `worker`.
+    ///
+    /// # Safety
+    /// Only from a task that runs as this worker, one use at a time.
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "each worker has its own, as the safety rule says"
+    )]
+    pub(crate) unsafe fn scratch(&self, worker: usize) -> &mut [WeightChunk] {
+        // SAFETY: exclusive by the caller's promise.
+        unsafe { &mut *self.shared.scratch[worker].get() }
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        if std::process::id() != self.process {
+            // A forked child: the threads are gone, their locks may be held for ever.
+            std::mem::take(&mut self.handles)
+                .into_iter()
+                .for_each(std::mem::forget);
+            std::mem::forget(Arc::clone(&self.shared));
+            return;
+        }
+        self.shared.stop.store(true, Ordering::SeqCst);
+        drop(lock(&self.shared.sleep));
+        self.shared.wake.notify_all();
+        for handle in self.handles.drain(..) {
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Shared {
+    /// Runs `f` with this thread marked as `worker` of this pool.
+    fn within(&self, worker: usize, f: impl FnOnce()) {
+        struct Unlink(*const Frame);
+        impl Drop for Unlink {
+            fn drop(&mut self) {
+                FRAMES.set(self.0);
+            }
+        }
+        let frame = Frame {
+            pool: self,
+            worker,
+            outer: FRAMES.get(),
+        };
+        let _unlink = Unlink(frame.outer);
+        FRAMES.set(&raw const frame);
+        f();
+    }
+
+    /// Runs one task and keeps its panic, if it is the first.
+    fn call(&self, task: &Task<'_>, i: usize, worker: usize) {
+        if let Err(p) = catch_unwind(AssertUnwindSafe(|| task(i, worker))) {
+            let mut first = lock(&self.panic);
+            if first.is_none() {
+                *first = Some(p);
+            }
+        }
+    }
+
+    /// Claims and runs tasks until none is left.
+    fn claim(&self, task: &Task<'_>, worker: usize) {
+        let n = self.n_tasks.load(Ordering::Relaxed);
+        loop {
+            let i = self.next.fetch_add(1, Ordering::Relaxed);
+            if i >= n {
+                return;
+            }
+            self.call(task, i, worker);
+        }
+    }
+
+    /// The caller's side of a job; the caller holds the turn.
+    fn run(&self, n_tasks: usize, task: &Task<'_>) {
+        // SAFETY: only the lifetime changes. The job is closed and all joined workers are gone before this returns.
+        let task_static = unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(task) };
+        // SAFETY: the state is closed with nobody joined, so no worker reads the cell.
+        unsafe { *self.task.get() = Some(task_static) };
+        self.n_tasks.store(n_tasks, Ordering::Relaxed);
+        self.next.store(0, Ordering::Relaxed);
+        let epoch = (self.state.load(Ordering::Relaxed) / EPOCH).wrapping_add(1) & 0xffff_ffff;
+        self.state.store(epoch * EPOCH + OPEN, Ordering::SeqCst);
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            drop(lock(&self.sleep));
+            self.wake.notify_all();
+        }
+        self.within(0, || self.claim(task, 0));
+        let mut state = self.state.fetch_and(!OPEN, Ordering::AcqRel) & !OPEN;
+        let start = Instant::now();
+        while state & JOINED != 0 {
+            if start.elapsed() < self.spin {
+                std::hint::spin_loop();
+            } else {
+                self.wait_for_joined();
+            }
+            state = self.state.load(Ordering::Acquire);
+        }
+    }
+
+    /// Sleeps until no worker is joined. The last one to leave sees the flag, as both sides use one total order.
+    fn wait_for_joined(&self) {
+        let mut guard = lock(&self.sleep);
+        self.caller_waits.store(true, Ordering::SeqCst);
+        while self.state.load(Ordering::SeqCst) & JOINED != 0 {
+            guard = self.done.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.caller_waits.store(false, Ordering::SeqCst);
+    }
+
+    /// A worker's life.
+    fn work(&self, worker: usize) {
+        let mut seen = 0;
+        while let Some(epoch) = self.next_job(seen) {
+            seen = epoch;
+            let mut state = self.state.load(Ordering::Acquire);
+            let joined = loop {
+                if state / EPOCH != epoch || state & OPEN == 0 {
+                    break false;
+                }
+                match self
+                    .state
+                    .compare_exchange_weak(state, state + 1, Ordering::AcqRel, Ordering::Acquire)
+                {
+                    Ok(_) => break true,
+                    Err(s) => state = s,
+                }
+            };
+            if !joined {
+                continue;
+            }
+            // SAFETY: joined, so the caller has written the cell for this epoch and waits for us to leave.
+            if let Some(task) = unsafe { *self.task.get() } {
+                // SAFETY: the closure lives until the caller returns, which is after we leave.
+                self.within(worker, || self.claim(unsafe { &*task }, worker));
+            }
+            let before = self.state.fetch_sub(1, Ordering::SeqCst);
+            if before & JOINED == 1 && self.caller_waits.load(Ordering::SeqCst) {
+                drop(lock(&self.sleep));
+                self.done.notify_all();
+            }
+        }
+    }
+
+    /// Waits for an epoch other than `seen`; `None` when the pool stops.
+    fn next_job(&self, seen: u64) -> Option<u64> {
+        let current = || self.state.load(Ordering::SeqCst) / EPOCH;
+        let stopped = || self.stop.load(Ordering::SeqCst);
+        let start = Instant::now();
+        loop {
+            for _ in 0..32 {
+                if stopped() {
+                    return None;
+                }
+                if current() != seen {
+                    return Some(current());
+                }
+                std::hint::spin_loop();
+            }
+            if start.elapsed() >= self.spin {
+                break;
+            }
+        }
+        let mut guard = lock(&self.sleep);
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        while current() == seen && !stopped() {
+            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        drop(guard);
+        if stopped() { None } else { Some(current()) }
+    }
+}
+
+/// Locks whatever happened before: the data behind the pool's locks is always whole.
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Splits `out` into pieces of `chunk_len` (the last may be shorter) and calls `f(i, piece)` for each on the pool.
+///
+/// # Panics
+/// `chunk_len` is 0, or `f` panics.
+pub fn for_each_chunk_mut<T: Send>(
+    pool: &ThreadPool,
+    out: &mut [T],
+    chunk_len: usize,
+    f: impl Fn(usize, &mut [T]) + Sync,
+) {
+    struct Base<T>(*mut T);
+    // SAFETY: tasks take disjoint pieces of a slice that this function holds exclusively, of values that may be sent.
+    unsafe impl<T: Send> Sync for Base<T> {}
+    impl<T> Base<T> {
+        fn piece(&self, from: usize) -> *mut T {
+            self.0.wrapping_add(from)
+        }
+    }
+    let len = out.len();
+    let base = Base(out.as_mut_ptr());
+    pool.run(len.div_ceil(chunk_len), &|i, _| {
+        let from = i * chunk_len;
+        let n = chunk_len.min(len - from);
+        // SAFETY: from + n <= len, and no other task has this piece.
+        f(i, unsafe { std::slice::from_raw_parts_mut(base.piece(from), n) });
+    });
+}
+
+/// CPUs this process may use: scheduler affinity, lowered by the cgroup's quota (v1 and v2).
+pub fn available_cpus() -> usize {
+    // The standard library reads both on Linux.
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// `prefix-worker`, the prefix cut so that the whole fits the 15 bytes the system keeps, and without NUL.
+fn thread_name(prefix: &str, worker: usize) -> String {
+    let suffix = format!("-{worker}");
+    let mut name = String::new();
+    for c in prefix.chars().filter(|&c| c != '\0') {
+        if name.len() + c.len_utf8() + suffix.len() > 15 {
+            break;
+        }
+        name.push(c);
+    }
+    name + &suffix
+}
+
+#[cfg(target_os = "linux")]
+pub(super) mod system {
+    //! Affinity and signal masks of Linux.
+
+    /// Whether the process may run on `cpu`.
+    pub fn may_use(cpu: usize) -> bool {
+        // SAFETY: a zeroed set is valid; the call writes at most its size.
+        let set = unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) != 0 {
+                return true;
+            }
+            set
+        };
+        // SAFETY: the index is inside the set.
+        cpu < 8 * size_of::<libc::cpu_set_t>() && unsafe { libc::CPU_ISSET(cpu, &set) }
+    }
+
+    /// Pins the current thread; without effect where the system refuses.
+    pub fn pin(cpu: usize) {
+        if cpu < 8 * size_of::<libc::cpu_set_t>() {
+            // SAFETY: a zeroed set is valid, the index is inside it, the call reads its size.
+            unsafe {
+                let mut set: libc::cpu_set_t = std::mem::zeroed();
+                libc::CPU_SET(cpu, &mut set);
+                libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set);
+            }
+        }
+    }
+
+    pub use super::signals::with_signals_blocked;
+}
+
+#[cfg(unix)]
+mod signals {
+    /// Runs `f` with all signals blocked on this thread, so that threads it creates inherit that.
+    pub fn with_signals_blocked<R>(f: impl FnOnce() -> R) -> R {
+        // SAFETY: both sets are initialised by the calls before they are read.
+        unsafe {
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            let mut old: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&mut all);
+            let blocked = libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old) == 0;
+            let result = f();
+            if blocked {
+                libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut());
+            }
+            result
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) mod system {
+    //! No affinity here.
+
+    /// CPU numbers are not checked.
+    pub fn may_use(_: usize) -> bool {
+        true
+    }
+    /// Without effect.
+    pub fn pin(_: usize) {}
+
+    #[cfg(unix)]
+    pub use super::signals::with_signals_blocked;
+    /// There are no signals to block.
+    #[cfg(not(unix))]
+    pub fn with_signals_blocked<R>(f: impl FnOnce() -> R) -> R {
+        f()
+    }
+}

@@ -1,0 +1,364 @@
+//! The function table of a CPU level, and its safe methods.
+
+#![allow(
+    unsafe_code,
+    reason = "calls the entry points of a level after checking lengths and features"
+)]
+
+use super::chunk::{WeightChunk, XChunk};
+use super::generic::matmul::{JobView, RowsFn};
+use super::{CpuLevel, RowType};
+use crate::quant::TensorType;
+
+/// The kernels of one CPU level. There is one static table per level; see [`Kernels::for_level`].
+///
+/// Every method's result depends on its arguments and the level only. Methods panic when lengths do not fit together,
+/// which is a mistake of the calling code, never of a file or a request.
+pub struct Kernels {
+    pub(crate) level: CpuLevel,
+    pub(crate) dot: unsafe fn(&[f32], &[f32]) -> f32,
+    pub(crate) sum: unsafe fn(&[f32]) -> f32,
+    pub(crate) max: unsafe fn(&[f32]) -> f32,
+    pub(crate) add: unsafe fn(&mut [f32], &[f32]),
+    pub(crate) mul: unsafe fn(&mut [f32], &[f32]),
+    pub(crate) scale: unsafe fn(&mut [f32], f32),
+    pub(crate) silu_mul: unsafe fn(&mut [f32], &[f32]),
+    pub(crate) gelu_mul: unsafe fn(&mut [f32], &[f32]),
+    pub(crate) exp_minus: unsafe fn(&mut [f32], f32) -> f32,
+    pub(crate) softmax: unsafe fn(&mut [f32]),
+    pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
+    pub(crate) layer_norm: unsafe fn(&[f32], &[f32], Option<&[f32]>, f32, &mut [f32]),
+    pub(crate) rope_interleaved: unsafe fn(&mut [f32], &[f32], &[f32]),
+    pub(crate) rope_neox: unsafe fn(&mut [f32], &[f32], &[f32]),
+    pub(crate) store_row: unsafe fn(RowType, &[f32], &mut [u8]),
+    pub(crate) dot_rows: unsafe fn(RowType, &[f32], &[u8], &mut [f32]),
+    pub(crate) add_weighted_rows: unsafe fn(RowType, &[f32], &[u8], &mut [f32]),
+    pub(crate) quantize_chunk: unsafe fn(&[f32], &mut XChunk),
+    pub(crate) rows_int8: fn(TensorType) -> Option<RowsFn>,
+    pub(crate) rows_exact: fn(TensorType) -> Option<RowsFn>,
+}
+
+impl std::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kernels({})", self.level.name())
+    }
+}
+
+/// Defines a level's entry points and its `TABLE`: `$S` implements `Simd`, `$attr` enables its features.
+macro_rules! define_level {
+    ($S:ty, $level:expr $(, #[$attr:meta])*) => {
+        use $crate::kernel::RowType;
+        use $crate::kernel::chunk::{WeightChunk, XChunk};
+        use $crate::kernel::generic::matmul::{Bf16, F16, F32, JobView, RowsFn, rows_exact, rows_float, rows_int8};
+        use $crate::kernel::generic::{ops, quantize, rows, unpack};
+        use $crate::kernel::simd::Simd;
+        use $crate::quant::TensorType;
+
+        type S = $S;
+
+        $crate::kernel::table::entries! { [$(#[$attr])*]
+            fn dot(a: &[f32], b: &[f32]) -> f32 = ops::dot::<S>;
+            fn sum(x: &[f32]) -> f32 = ops::sum::<S>;
+            fn max(x: &[f32]) -> f32 = ops::max::<S>;
+            fn add(x: &mut [f32], y: &[f32]) -> () = ops::add::<S>;
+            fn mul(x: &mut [f32], y: &[f32]) -> () = ops::mul::<S>;
+            fn scale(x: &mut [f32], s: f32) -> () = ops::scale::<S>;
+            fn silu_mul(gate: &mut [f32], up: &[f32]) -> () = ops::silu_mul::<S>;
+            fn gelu_mul(gate: &mut [f32], up: &[f32]) -> () = ops::gelu_mul::<S>;
+            fn exp_minus(x: &mut [f32], m: f32) -> f32 = ops::exp_minus::<S>;
+            fn softmax(x: &mut [f32]) -> () = ops::softmax::<S>;
+            fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> () = ops::rms_norm::<S>;
+            fn layer_norm(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, out: &mut [f32]) -> () = ops::layer_norm::<S>;
+            fn rope_interleaved(x: &mut [f32], cos: &[f32], sin: &[f32]) -> () = ops::rope_interleaved::<S>;
+            fn rope_neox(x: &mut [f32], cos: &[f32], sin: &[f32]) -> () = ops::rope_neox::<S>;
+            fn store_row(ty: RowType, x: &[f32], out: &mut [u8]) -> () = rows::store::<S>;
+            fn dot_rows(ty: RowType, q: &[f32], r: &[u8], out: &mut [f32]) -> () = rows::dot::<S>;
+            fn add_weighted_rows(ty: RowType, w: &[f32], r: &[u8], acc: &mut [f32]) -> () = rows::add_weighted::<S>;
+        }
+
+        $(#[$attr])*
+        unsafe fn quantize_chunk(x: &[f32], out: &mut XChunk) {
+            quantize::quantize_chunk(x, &<S as Simd>::SLOT, out);
+        }
+
+        $crate::kernel::table::matrices! { [$(#[$attr])*] S;
+            Q4_0 q4_0 unpack::Q4_0,
+            Q4_1 q4_1 unpack::Q4_1,
+            Q5_0 q5_0 unpack::Q5_0,
+            Q5_1 q5_1 unpack::Q5_1,
+            Q8_0 q8_0 unpack::Q8_0,
+            Q2_K q2_k unpack::Q2K,
+            Q3_K q3_k unpack::Q3K,
+            Q4_K q4_k unpack::Q4K,
+            Q5_K q5_k unpack::Q5K,
+            Q6_K q6_k unpack::Q6K,
+            IQ4_NL iq4_nl unpack::Iq4Nl,
+            IQ4_XS iq4_xs unpack::Iq4Xs,
+            MXFP4 mxfp4 unpack::Mxfp4,
+        }
+
+        pub(crate) static TABLE: $crate::kernel::Kernels = $crate::kernel::Kernels {
+            level: $level,
+            dot,
+            sum,
+            max,
+            add,
+            mul,
+            scale,
+            silu_mul,
+            gelu_mul,
+            exp_minus,
+            softmax,
+            rms_norm,
+            layer_norm,
+            rope_interleaved,
+            rope_neox,
+            store_row,
+            dot_rows,
+            add_weighted_rows,
+            quantize_chunk,
+            rows_int8: by_type_int8,
+            rows_exact: by_type_exact,
+        };
+    };
+}
+pub(crate) use define_level;
+
+/// Entry points that call a generic function with the level's features enabled.
+macro_rules! entries {
+    ([$(#[$attr:meta])*]) => {};
+    ([$(#[$attr:meta])*] fn $name:ident($($a:ident: $t:ty),*) -> $r:ty = $f:expr; $($rest:tt)*) => {
+        $(#[$attr])*
+        unsafe fn $name($($a: $t),*) -> $r {
+            // SAFETY: the caller has the level's features and checked the lengths.
+            unsafe { $f($($a),*) }
+        }
+        $crate::kernel::table::entries! { [$(#[$attr])*] $($rest)* }
+    };
+}
+pub(crate) use entries;
+
+/// Matrix entry points per weight type.
+macro_rules! matrices {
+    ([$(#[$attr:meta])*] $S:ty; $($rest:tt)*) => {
+        $crate::kernel::table::matrices! { @floats [$(#[$attr])*] $S; F32 f32, F16 f16, Bf16 bf16 }
+        mod int8 {
+            use super::*;
+            $crate::kernel::table::matrices! { @each [$(#[$attr])*] rows_int8 scratch $S; $($rest)* }
+        }
+        mod exact {
+            use super::*;
+            $crate::kernel::table::matrices! { @each [$(#[$attr])*] rows_exact none $S; $($rest)* }
+        }
+        fn by_type_int8(ty: TensorType) -> Option<RowsFn> {
+            $crate::kernel::table::matrices! { @match ty int8; $($rest)* }
+        }
+        fn by_type_exact(ty: TensorType) -> Option<RowsFn> {
+            $crate::kernel::table::matrices! { @match ty exact; $($rest)* }
+        }
+    };
+    (@floats [$(#[$attr:meta])*] $S:ty; $($w:ident $name:ident),*) => {
+        $crate::kernel::table::matrices! { @float_fns [$(#[$attr])*] $S; $($w $name,)* }
+    };
+    (@float_fns [$(#[$attr:meta])*] $S:ty;) => {};
+    (@float_fns [$(#[$attr:meta])*] $S:ty; $w:ident $name:ident, $($rest:tt)*) => {
+        $(#[$attr])*
+        unsafe fn $name(job: &JobView, from: usize, to: usize, _: &mut [WeightChunk]) {
+            // SAFETY: passes the caller's promise on.
+            unsafe { rows_float::<$S, $w>(job, from, to) }
+        }
+        $crate::kernel::table::matrices! { @float_fns [$(#[$attr])*] $S; $($rest)* }
+    };
+    (@each [$(#[$attr:meta])*] $f:ident $mode:ident $S:ty;) => {};
+    (@each [$(#[$attr:meta])*] $f:ident scratch $S:ty; $ty:ident $name:ident $format:ty, $($rest:tt)*) => {
+        $(#[$attr])*
+        pub(super) unsafe fn $name(job: &JobView, from: usize, to: usize, scratch: &mut [WeightChunk]) {
+            // SAFETY: passes the caller's promise on.
+            unsafe { $f::<$S, $format>(job, from, to, scratch) }
+        }
+        $crate::kernel::table::matrices! { @each [$(#[$attr])*] $f scratch $S; $($rest)* }
+    };
+    (@each [$(#[$attr:meta])*] $f:ident none $S:ty; $ty:ident $name:ident $format:ty, $($rest:tt)*) => {
+        $(#[$attr])*
+        pub(super) unsafe fn $name(job: &JobView, from: usize, to: usize, _: &mut [WeightChunk]) {
+            // SAFETY: passes the caller's promise on.
+            unsafe { $f::<$S, $format>(job, from, to) }
+        }
+        $crate::kernel::table::matrices! { @each [$(#[$attr])*] $f none $S; $($rest)* }
+    };
+    (@match $ty:ident $module:ident; $($t:ident $name:ident $format:ty,)*) => {
+        match $ty {
+            TensorType::F32 => Some(f32 as RowsFn),
+            TensorType::F16 => Some(f16 as RowsFn),
+            TensorType::BF16 => Some(bf16 as RowsFn),
+            $(TensorType::$t => Some($module::$name as RowsFn),)*
+            _ => None,
+        }
+    };
+}
+pub(crate) use matrices;
+
+impl Kernels {
+    /// The table of `level`; `None` where this CPU cannot run it or it has no kernels.
+    pub fn for_level(level: CpuLevel) -> Option<&'static Self> {
+        if !CpuLevel::available().contains(&level) {
+            return None;
+        }
+        match level {
+            CpuLevel::Scalar => Some(&super::generic::scalar::table::TABLE),
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx2 => Some(&super::x86_64::avx2::table::TABLE),
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx512 => Some(&super::x86_64::avx512::table::TABLE),
+            _ => None,
+        }
+    }
+
+    /// The level these kernels belong to.
+    pub fn level(&self) -> CpuLevel {
+        self.level
+    }
+
+    /// Σ aᵢ·bᵢ.
+    pub fn dot_f32(&self, a: &[f32], b: &[f32]) -> f32 {
+        assert_eq!(a.len(), b.len());
+        // SAFETY: lengths are equal; a table exists only where its features do.
+        unsafe { (self.dot)(a, b) }
+    }
+
+    /// Σ xᵢ.
+    pub fn sum(&self, x: &[f32]) -> f32 {
+        // SAFETY: a table exists only where its features do.
+        unsafe { (self.sum)(x) }
+    }
+
+    /// Largest value, −∞ for an empty slice. NaNs are ignored or returned, in no promised way.
+    pub fn max(&self, x: &[f32]) -> f32 {
+        // SAFETY: as above.
+        unsafe { (self.max)(x) }
+    }
+
+    /// x ← x + y.
+    pub fn add_in_place(&self, x: &mut [f32], y: &[f32]) {
+        assert_eq!(x.len(), y.len());
+        // SAFETY: lengths are equal; a table exists only where its features do.
+        unsafe { (self.add)(x, y) }
+    }
+
+    /// x ← x · y, element by element.
+    pub fn mul_in_place(&self, x: &mut [f32], y: &[f32]) {
+        assert_eq!(x.len(), y.len());
+        // SAFETY: as above.
+        unsafe { (self.mul)(x, y) }
+    }
+
+    /// x ← x · s.
+    pub fn scale_in_place(&self, x: &mut [f32], s: f32) {
+        // SAFETY: a table exists only where its features do.
+        unsafe { (self.scale)(x, s) }
+    }
+
+    /// gate ← gate · σ(gate) · up.
+    pub fn silu_mul(&self, gate: &mut [f32], up: &[f32]) {
+        assert_eq!(gate.len(), up.len());
+        // SAFETY: lengths are equal; a table exists only where its features do.
+        unsafe { (self.silu_mul)(gate, up) }
+    }
+
+    /// gate ← gelu(gate) · up, with the tanh form of gelu.
+    pub fn gelu_mul(&self, gate: &mut [f32], up: &[f32]) {
+        assert_eq!(gate.len(), up.len());
+        // SAFETY: as above.
+        unsafe { (self.gelu_mul)(gate, up) }
+    }
+
+    /// x ← exp(x − m), and answers the sum. A value of −∞ becomes 0.
+    pub fn exp_minus_in_place(&self, x: &mut [f32], m: f32) -> f32 {
+        // SAFETY: a table exists only where its features do.
+        unsafe { (self.exp_minus)(x, m) }
+    }
+
+    /// x ← exp(x − max x) / Σ exp(x − max x). A value of −∞ becomes 0.
+    pub fn softmax_in_place(&self, x: &mut [f32]) {
+        // SAFETY: a table exists only where its features do.
+        unsafe { (self.softmax)(x) }
+    }
+
+    /// out ← x / √(mean(x²) + eps) · weight.
+    pub fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        assert!(x.len() == weight.len() && x.len() == out.len());
+        // SAFETY: lengths are equal; a table exists only where its features do.
+        unsafe { (self.rms_norm)(x, weight, eps, out) }
+    }
+
+    /// out ← (x − mean x) / √(var x + eps) · weight + bias.
+    pub fn layer_norm(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, out: &mut [f32]) {
+        assert!(x.len() == weight.len() && x.len() == out.len() && bias.is_none_or(|b| b.len() == x.len()));
+        // SAFETY: as above.
+        unsafe { (self.layer_norm)(x, weight, bias, eps, out) }
+    }
+
+    /// Rotates the pairs (2i, 2i + 1) of one head; `2 · cos.len()` values, the rest of `x` stays.
+    pub fn rope_interleaved(&self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        assert!(cos.len() == sin.len() && 2 * cos.len() <= x.len());
+        // SAFETY: as above.
+        unsafe { (self.rope_interleaved)(x, cos, sin) }
+    }
+
+    /// Rotates the pairs (i, i + n/2) of one head, n = `2 · cos.len()`; the rest of `x` stays.
+    pub fn rope_neox(&self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        assert!(cos.len() == sin.len() && 2 * cos.len() <= x.len());
+        // SAFETY: as above.
+        unsafe { (self.rope_neox)(x, cos, sin) }
+    }
+
+    /// Writes `x` as a row of type `ty`: `out` has `ty.row_bytes(x.len())` bytes.
+    pub fn store_row(&self, ty: RowType, x: &[f32], out: &mut [u8]) {
+        assert_eq!(Some(out.len()), ty.row_bytes(x.len()));
+        // SAFETY: lengths fit; a table exists only where its features do.
+        unsafe { (self.store_row)(ty, x, out) }
+    }
+
+    /// out\[i\] ← q · row i for `out.len()` contiguous rows of `q.len()` values.
+    pub fn dot_rows(&self, ty: RowType, q: &[f32], rows: &[u8], out: &mut [f32]) {
+        assert_eq!(
+            Some(rows.len()),
+            ty.row_bytes(q.len()).and_then(|b| b.checked_mul(out.len()))
+        );
+        // SAFETY: as above.
+        unsafe { (self.dot_rows)(ty, q, rows, out) }
+    }
+
+    /// acc ← acc + Σ weights\[i\] · row i, in ascending i, over contiguous rows of `acc.len()` values.
+    pub fn add_weighted_rows(&self, ty: RowType, weights: &[f32], rows: &[u8], acc: &mut [f32]) {
+        assert_eq!(
+            Some(rows.len()),
+            ty.row_bytes(acc.len()).and_then(|b| b.checked_mul(weights.len()))
+        );
+        // SAFETY: as above.
+        unsafe { (self.add_weighted_rows)(ty, weights, rows, acc) }
+    }
+
+    /// Computes output rows `from..to` of a checked job.
+    ///
+    /// # Safety
+    /// As for [`super::generic::matmul::rows_int8`].
+    pub(crate) unsafe fn rows(&self, job: &JobView, from: usize, to: usize, scratch: &mut [WeightChunk]) {
+        let by_type = if job.exact {
+            self.rows_exact
+        } else {
+            self.rows_int8
+        };
+        if let Some(f) = by_type(job.ty) {
+            // SAFETY: a table exists only where its features do; the rest is the caller's promise.
+            unsafe { f(job, from, to, scratch) }
+        }
+    }
+
+    /// Quantizes up to 256 activations.
+    pub(crate) fn quantize_chunk(&self, x: &[f32], out: &mut XChunk) {
+        assert!(x.len() <= super::chunk::CHUNK);
+        // SAFETY: a table exists only where its features do.
+        unsafe { (self.quantize_chunk)(x, out) }
+    }
+}

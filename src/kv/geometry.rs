@@ -1,0 +1,116 @@
+//! Shape of a block: what every layer of a group stores per token, and where it lies in the block.
+
+use crate::error::{Error, Result};
+use crate::kernel::RowType;
+
+/// Tokens in a block. It divides the 256-token chunk of attention.
+pub const BLOCK_TOKENS: usize = 32;
+
+/// Keys and values of one layer and token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerShape {
+    /// Key/value heads.
+    pub n_kv_heads: usize,
+    /// Elements of a key of one head.
+    pub key_dim: usize,
+    /// Elements of a value of one head.
+    pub value_dim: usize,
+}
+
+/// Layout of a block, in bytes from its start:
+///
+/// ```text
+/// layer 0: keys   [head 0: 32 rows of key_dim][head 1: ...]
+///          values [head 0: 32 rows of value_dim][head 1: ...]
+/// layer 1: ...
+/// ```
+#[derive(Debug, Clone)]
+pub struct Geometry {
+    row_type: RowType,
+    layers: Vec<Layer>,
+    block_bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Layer {
+    shape: LayerShape,
+    keys: usize,
+    values: usize,
+    key_head_bytes: usize,
+    value_head_bytes: usize,
+}
+
+impl Geometry {
+    /// The layout for these layers.
+    ///
+    /// # Errors
+    /// When the size of a block overflows.
+    pub fn new(row_type: RowType, shapes: Vec<LayerShape>) -> Result<Self> {
+        let mut layers = crate::memory::with_capacity(shapes.len(), "the layout of key/value blocks")?;
+        let mut end = 0usize;
+        for shape in shapes {
+            let head = |dim: usize| BLOCK_TOKENS.checked_mul(row_type.row_bytes(dim)?);
+            let sizes = (|| {
+                let (key_head_bytes, value_head_bytes) = (head(shape.key_dim)?, head(shape.value_dim)?);
+                let values = end.checked_add(key_head_bytes.checked_mul(shape.n_kv_heads)?)?;
+                let next = values.checked_add(value_head_bytes.checked_mul(shape.n_kv_heads)?)?;
+                Some((key_head_bytes, value_head_bytes, values, next))
+            })();
+            let Some((key_head_bytes, value_head_bytes, values, next)) = sizes else {
+                return Err(Error::InvalidModel(format!(
+                    "a key/value block of {} heads of {} and {} elements does not fit the address space",
+                    shape.n_kv_heads, shape.key_dim, shape.value_dim
+                )));
+            };
+            layers.push(Layer {
+                shape,
+                keys: end,
+                values,
+                key_head_bytes,
+                value_head_bytes,
+            });
+            end = next;
+        }
+        // Blocks start on cache lines.
+        let block_bytes = end.next_multiple_of(64);
+        Ok(Self {
+            row_type,
+            layers,
+            block_bytes,
+        })
+    }
+
+    /// Element type of the rows.
+    pub fn row_type(&self) -> RowType {
+        self.row_type
+    }
+
+    /// Bytes of a block.
+    pub fn block_bytes(&self) -> usize {
+        self.block_bytes
+    }
+
+    /// Bytes per token, rounded up.
+    pub fn token_bytes(&self) -> usize {
+        self.block_bytes.div_ceil(BLOCK_TOKENS)
+    }
+
+    /// Shape of a layer.
+    pub fn layer(&self, layer: usize) -> LayerShape {
+        self.layers[layer].shape
+    }
+
+    /// Where the key rows of a head lie in a block.
+    pub(super) fn keys(&self, layer: usize, head: usize) -> std::ops::Range<usize> {
+        let l = &self.layers[layer];
+        let start = l.keys + head * l.key_head_bytes;
+        start..start + l.key_head_bytes
+    }
+
+    /// Where the value rows of a head lie in a block.
+    pub(super) fn values(&self, layer: usize, head: usize) -> std::ops::Range<usize> {
+        let l = &self.layers[layer];
+        let start = l.values + head * l.value_head_bytes;
+        start..start + l.value_head_bytes
+    }
+}

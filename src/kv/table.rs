@@ -1,0 +1,66 @@
+//! Which blocks hold a sequence, in the order of its positions.
+
+use super::geometry::BLOCK_TOKENS;
+use super::pool::BlockId;
+use crate::memory::{self, MemoryError};
+
+/// Number of an open sequence in its cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SequenceId(pub(super) u32);
+
+impl SequenceId {
+    pub(super) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Blocks of one sequence and how many tokens they hold.
+#[derive(Debug, Default)]
+pub struct BlockTable {
+    blocks: Vec<BlockId>,
+    len: usize,
+}
+
+impl BlockTable {
+    /// An empty table that never allocates up to `blocks` blocks.
+    pub(super) fn with_capacity(blocks: usize) -> Result<Self, MemoryError> {
+        Ok(Self {
+            blocks: memory::with_capacity(blocks, "a block table")?,
+            len: 0,
+        })
+    }
+
+    /// The blocks.
+    pub fn blocks(&self) -> &[BlockId] {
+        &self.blocks
+    }
+
+    /// Tokens stored.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no token is stored.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) fn push(&mut self, block: BlockId) {
+        self.blocks.push(block);
+    }
+
+    pub(super) fn advance(&mut self, n: usize) {
+        self.len += n;
+        debug_assert!(self.len <= self.blocks.len() * BLOCK_TOKENS);
+    }
+
+    /// Shortens to `len` tokens; answers a block that is no longer needed, call again until none is left.
+    pub(super) fn pop_beyond(&mut self, len: usize) -> Option<BlockId> {
+        self.len = self.len.min(len);
+        if self.blocks.len() > len.div_ceil(BLOCK_TOKENS) {
+            self.blocks.pop()
+        } else {
+            None
+        }
+    }
+}

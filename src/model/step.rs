@@ -1,0 +1,306 @@
+//! One step of a forward pass: the rows it computes, the buffers it works in, and the operations a family's forward
+//! pass is written in.
+
+use std::time::Instant;
+
+use super::times::ComponentTimes;
+use super::weights::Weight;
+use crate::error::{Error, Result};
+use crate::kernel::{Activations, Kernels, MatmulJob, Precision, ThreadPool, for_each_chunk_mut, matmul};
+use crate::kv::{KvCache, SequenceId};
+use crate::memory;
+
+/// One token at one position of one sequence.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// Token id.
+    pub token: u32,
+    /// Position in the sequence.
+    pub position: u32,
+    /// Whose keys and values.
+    pub sequence: SequenceId,
+    /// Whether the logits after this token are needed.
+    pub wants_logits: bool,
+}
+
+/// What computes: kernels of one CPU level, threads, and the precision of quantized weights.
+#[derive(Clone, Copy)]
+pub struct Compute<'a> {
+    /// Dispatch table.
+    pub kernels: &'static Kernels,
+    /// Worker threads.
+    pub pool: &'a ThreadPool,
+    /// Dequantize weights and keep activations in f32.
+    pub exact: bool,
+}
+
+impl Compute<'_> {
+    /// Multiplies the rows of `x` (`rows × width`) with several weights at once: one job, one barrier. Each output is
+    /// `rows × n_out`.
+    pub fn matmul(
+        &self,
+        activations: &mut Activations,
+        x: &[f32],
+        rows: usize,
+        outputs: &mut [(&Weight, &mut [f32])],
+    ) -> Result<()> {
+        let Some((first, _)) = outputs.first() else {
+            return Ok(());
+        };
+        let width = first.n_in();
+        let quantize = !self.exact && outputs.iter().any(|(w, _)| w.ty().is_quantized());
+        activations.set(self.kernels, &x[..rows * width], rows, width, quantize)?;
+        let (kernels, pool) = (self.kernels, self.pool);
+        match outputs {
+            [(a, x)] => matmul(kernels, pool, activations, &mut [self.job(a, x, rows)?])?,
+            [(a, x), (b, y)] => {
+                matmul(
+                    kernels,
+                    pool,
+                    activations,
+                    &mut [self.job(a, x, rows)?, self.job(b, y, rows)?],
+                )?;
+            }
+            [(a, x), (b, y), (c, z)] => {
+                let jobs = &mut [
+                    self.job(a, x, rows)?,
+                    self.job(b, y, rows)?,
+                    self.job(c, z, rows)?,
+                ];
+                matmul(kernels, pool, activations, jobs)?;
+            }
+            more => {
+                for (w, out) in more {
+                    matmul(kernels, pool, activations, &mut [self.job(w, out, rows)?])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn job<'b>(&self, weight: &'b Weight, out: &'b mut [f32], rows: usize) -> Result<MatmulJob<'b>> {
+        let out = &mut out[..rows * weight.n_out()];
+        Ok(MatmulJob::new(weight.matrix()?, out).precision(self.precision()))
+    }
+
+    /// Precision of quantized weights.
+    pub fn precision(&self) -> Precision {
+        if self.exact {
+            Precision::Exact
+        } else {
+            Precision::Int8
+        }
+    }
+
+    /// RMS norm of each row of `x` into `out`, both `rows × weight.len()`.
+    pub fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, rows: usize, out: &mut [f32]) {
+        let width = weight.len();
+        for_each_chunk_mut(self.pool, &mut out[..rows * width], width, |row, out| {
+            self.kernels
+                .rms_norm(&x[row * width..(row + 1) * width], weight, epsilon, out);
+        });
+    }
+
+    /// `gate = silu(gate) · up` for `rows` rows of `width`.
+    pub fn silu_mul(&self, gate: &mut [f32], up: &[f32], width: usize, rows: usize) {
+        for_each_chunk_mut(self.pool, &mut gate[..rows * width], width, |row, gate| {
+            self.kernels.silu_mul(gate, &up[row * width..(row + 1) * width]);
+        });
+    }
+
+    /// Adds `bias` to each row of `x`.
+    pub fn add_bias(&self, x: &mut [f32], bias: Option<&Vec<f32>>, rows: usize) {
+        let Some(bias) = bias else { return };
+        for row in x[..rows * bias.len()].chunks_exact_mut(bias.len()) {
+            self.kernels.add_in_place(row, bias);
+        }
+    }
+}
+
+/// Widths a family's forward pass needs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Widths {
+    /// Residual stream.
+    pub n_embd: usize,
+    /// All query heads of the widest layer.
+    pub q: usize,
+    /// All keys of the widest layer.
+    pub k: usize,
+    /// All values of the widest layer.
+    pub v: usize,
+    /// All outputs of the heads of the widest layer.
+    pub attended: usize,
+    /// Feed-forward network of the widest layer.
+    pub n_ff: usize,
+    /// Rotated pairs of a head.
+    pub rope_pairs: usize,
+    /// Vocabulary.
+    pub n_vocab: usize,
+    /// Experts per layer, 0 in a dense model.
+    pub n_experts: usize,
+    /// Experts that compute a token.
+    pub n_experts_used: usize,
+}
+
+/// Buffers of a step, sized once: computing never allocates.
+#[derive(Debug)]
+pub struct Workspace {
+    max_rows: usize,
+    max_logit_rows: usize,
+    pub(super) x: Vec<f32>,
+    pub(super) normed: Vec<f32>,
+    pub(super) delta: Vec<f32>,
+    pub(super) q: Vec<f32>,
+    pub(super) k: Vec<f32>,
+    pub(super) v: Vec<f32>,
+    pub(super) attended: Vec<f32>,
+    pub(super) gate: Vec<f32>,
+    pub(super) up: Vec<f32>,
+    pub(super) activations: Activations,
+    pub(super) hidden: Activations,
+    pub(super) rope: super::rope::RopeTable,
+    pub(super) experts: super::experts::ExpertBuffers,
+    logits: Vec<f32>,
+    n_vocab: usize,
+    n_logit_rows: usize,
+}
+
+impl Workspace {
+    /// Buffers for steps of up to `max_rows` rows, of which up to `max_logit_rows` want logits.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub fn new(w: &Widths, max_rows: usize, max_logit_rows: usize) -> Result<Self> {
+        let max_logit_rows = max_logit_rows.min(max_rows);
+        let buffer = |width: usize| memory::filled(0.0f32, max_rows * width, "the buffers of a step");
+        let widest = w.n_embd.max(w.attended);
+        Ok(Self {
+            max_rows,
+            max_logit_rows,
+            x: buffer(w.n_embd)?,
+            normed: buffer(w.n_embd)?,
+            delta: buffer(w.n_embd)?,
+            q: buffer(w.q)?,
+            k: buffer(w.k)?,
+            v: buffer(w.v)?,
+            attended: buffer(w.attended)?,
+            gate: buffer(w.n_ff)?,
+            up: buffer(w.n_ff)?,
+            activations: Activations::new(max_rows, widest)?,
+            hidden: Activations::new(max_rows, w.n_ff)?,
+            rope: super::rope::RopeTable::new(max_rows, w.rope_pairs)?,
+            experts: super::experts::ExpertBuffers::new(w, max_rows)?,
+            logits: memory::filled(0.0, max_logit_rows * w.n_vocab, "the logits of a step")?,
+            n_vocab: w.n_vocab,
+            n_logit_rows: 0,
+        })
+    }
+
+    /// Bytes [`Workspace::new`] takes, about.
+    pub fn bytes(w: &Widths, max_rows: usize, max_logit_rows: usize) -> u64 {
+        let per_row = 3 * w.n_embd + w.q + w.k + w.v + w.attended + 2 * w.n_ff + 2 * w.rope_pairs;
+        let quantized = w.n_embd.max(w.attended) + w.n_ff;
+        let experts = w.n_experts + w.n_experts_used * w.n_embd;
+        let floats = max_rows * (per_row + experts) + max_logit_rows.min(max_rows) * w.n_vocab;
+        4 * floats as u64 + (max_rows * quantized * 5 / 4) as u64
+    }
+
+    /// Rows a step may have.
+    pub fn max_rows(&self) -> usize {
+        self.max_rows
+    }
+
+    /// Rows of a step that may want logits.
+    pub fn max_logit_rows(&self) -> usize {
+        self.max_logit_rows
+    }
+
+    /// The logits of the `index`-th row that wanted them, in row order: one number per vocabulary entry.
+    pub fn logits(&mut self, index: usize) -> &mut [f32] {
+        debug_assert!(index < self.n_logit_rows);
+        &mut self.logits[index * self.n_vocab..(index + 1) * self.n_vocab]
+    }
+}
+
+/// One step in the making.
+pub struct Step<'a> {
+    /// What computes.
+    pub compute: Compute<'a>,
+    /// The rows. Rows of one sequence are in ascending positions without gaps; their slots are reserved in `kv`.
+    pub rows: &'a [Row],
+    /// Keys and values.
+    pub kv: &'a mut KvCache,
+    /// Buffers; holds the logits afterwards.
+    pub workspace: &'a mut Workspace,
+    /// Where the time went.
+    pub times: &'a mut ComponentTimes,
+    /// Asked between layers; true gives the step up.
+    pub cancelled: &'a dyn Fn() -> bool,
+}
+
+impl Step<'_> {
+    /// Refuses a step that is too large for its workspace.
+    pub(super) fn check(&self) -> Result<()> {
+        let logit_rows = self.rows.iter().filter(|r| r.wants_logits).count();
+        if self.rows.len() > self.workspace.max_rows || logit_rows > self.workspace.max_logit_rows {
+            return Err(Error::InvalidArgument(format!(
+                "a step of {} rows with {logit_rows} rows of logits: the workspace has room for {} and {}",
+                self.rows.len(),
+                self.workspace.max_rows,
+                self.workspace.max_logit_rows
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether to go on with the next layer.
+    pub(super) fn check_cancelled(&self) -> Result<()> {
+        if (self.cancelled)() {
+            Err(Error::Cancelled("the step"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Reads the embedding row of every token into the residual stream.
+    pub(super) fn embed(&mut self, embedding: &Weight) -> Result<()> {
+        let start = Instant::now();
+        let x = self.workspace.x.chunks_exact_mut(embedding.n_in());
+        for (row, x) in self.rows.iter().zip(x) {
+            embedding.read_row(row.token as usize, x)?;
+        }
+        self.times.embedding += elapsed(start);
+        Ok(())
+    }
+
+    /// Final norm and output projection of the rows that want logits.
+    pub(super) fn project(&mut self, norm: &[f32], epsilon: f32, output: &Weight) -> Result<()> {
+        let start = Instant::now();
+        let width = norm.len();
+        let ws = &mut *self.workspace;
+        let mut n = 0;
+        for (i, _) in self.rows.iter().enumerate().filter(|(_, r)| r.wants_logits) {
+            let (x, out) = (
+                &ws.x[i * width..(i + 1) * width],
+                &mut ws.normed[n * width..(n + 1) * width],
+            );
+            self.compute.kernels.rms_norm(x, norm, epsilon, out);
+            n += 1;
+        }
+        ws.n_logit_rows = n;
+        if n > 0 {
+            self.compute.matmul(
+                &mut ws.activations,
+                &ws.normed,
+                n,
+                &mut [(output, &mut ws.logits)],
+            )?;
+        }
+        self.times.projection += elapsed(start);
+        Ok(())
+    }
+}
+
+pub(super) fn elapsed(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}

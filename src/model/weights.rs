@@ -1,0 +1,215 @@
+//! Weights of a model: tensors of a file checked against the shapes the hyper-parameters ask for.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+use crate::error::{Error, Result};
+use crate::gguf::{Gguf, TensorBytes, TensorData, TensorInfo};
+use crate::kernel::Matrix;
+use crate::memory;
+use crate::quant::{TensorType, dequantize_row};
+
+/// A matrix, or a stack of equal matrices (one per expert), in the file's layout.
+#[derive(Debug, Clone)]
+pub struct Weight {
+    ty: TensorType,
+    n_in: usize,
+    n_out: usize,
+    matrix_bytes: usize,
+    data: TensorBytes,
+}
+
+impl Weight {
+    /// The matrix.
+    ///
+    /// # Errors
+    /// None that loading has not checked.
+    pub fn matrix(&self) -> Result<Matrix<'_>> {
+        self.expert(0)
+    }
+
+    /// Matrix `index` of a stack.
+    ///
+    /// # Errors
+    /// When the stack has fewer.
+    pub fn expert(&self, index: usize) -> Result<Matrix<'_>> {
+        let start = index * self.matrix_bytes;
+        let data = self.data.get(start..start + self.matrix_bytes).unwrap_or(&[]);
+        Ok(Matrix::new(self.ty, self.n_in, self.n_out, data)?)
+    }
+
+    /// Element type.
+    pub fn ty(&self) -> TensorType {
+        self.ty
+    }
+
+    /// Inputs of the matrix: the length of a row.
+    pub fn n_in(&self) -> usize {
+        self.n_in
+    }
+
+    /// Outputs of the matrix: its rows.
+    pub fn n_out(&self) -> usize {
+        self.n_out
+    }
+
+    /// Writes row `row`, dequantized, to `out` of [`Weight::n_in`] elements.
+    ///
+    /// # Errors
+    /// When the row does not exist.
+    pub fn read_row(&self, row: usize, out: &mut [f32]) -> Result<()> {
+        let bytes = self.matrix_bytes / self.n_out;
+        let data = self.data.get(row * bytes..(row + 1) * bytes).ok_or_else(|| {
+            Error::InvalidArgument(format!(
+                "row {row} was asked of a matrix with {} rows",
+                self.n_out
+            ))
+        })?;
+        Ok(dequantize_row(self.ty, data, out)?)
+    }
+}
+
+/// Takes tensors out of a file by name and remembers which were taken.
+pub struct Loader<'a> {
+    gguf: &'a Gguf,
+    data: &'a TensorData,
+    taken: RefCell<HashSet<String>>,
+}
+
+impl<'a> Loader<'a> {
+    /// A loader of the tensors of `gguf`.
+    pub fn new(gguf: &'a Gguf, data: &'a TensorData) -> Self {
+        Self {
+            gguf,
+            data,
+            taken: RefCell::default(),
+        }
+    }
+
+    /// Whether the file has the tensor.
+    pub fn has(&self, name: &str) -> bool {
+        self.gguf.tensor(name).is_some()
+    }
+
+    fn take(&self, name: &str, dims: &[usize]) -> Result<Option<(&'a TensorInfo, TensorBytes)>> {
+        let Some(info) = self.gguf.tensor(name) else {
+            return Ok(None);
+        };
+        // Trailing dimensions of 1 are the same shape.
+        let found = trimmed(info.dims.iter().copied());
+        if found != trimmed(dims.iter().map(|&d| d as u64)) {
+            return Err(Error::InvalidModel(format!(
+                "tensor '{name}': the hyper-parameters ask for the shape {dims:?}, the file has {:?}",
+                info.dims
+            )));
+        }
+        if !info.ty.is_supported() {
+            return Err(Error::Unsupported(format!(
+                "tensor '{name}' has the type {}, which this version cannot compute with",
+                info.ty.name()
+            )));
+        }
+        self.taken.borrow_mut().insert(name.to_string());
+        let data = self
+            .data
+            .get(name)
+            .ok_or_else(|| Error::InvalidModel(format!("tensor '{name}' was not loaded")))?;
+        Ok(Some((info, data)))
+    }
+
+    fn missing(name: &str) -> Error {
+        Error::InvalidModel(format!("tensor '{name}' is missing"))
+    }
+
+    /// A matrix of `n_out` rows of `n_in` elements; `Ok(None)` when the file has none.
+    pub fn optional_matrix(&self, name: &str, n_in: usize, n_out: usize) -> Result<Option<Weight>> {
+        self.stack(name, n_in, n_out, &[n_in, n_out])
+    }
+
+    /// A matrix that must be there.
+    pub fn matrix(&self, name: &str, n_in: usize, n_out: usize) -> Result<Weight> {
+        self.optional_matrix(name, n_in, n_out)?
+            .ok_or_else(|| Self::missing(name))
+    }
+
+    /// A stack of `count` matrices; `Ok(None)` when the file has none.
+    pub fn optional_experts(
+        &self,
+        name: &str,
+        n_in: usize,
+        n_out: usize,
+        count: usize,
+    ) -> Result<Option<Weight>> {
+        self.stack(name, n_in, n_out, &[n_in, n_out, count])
+    }
+
+    fn stack(&self, name: &str, n_in: usize, n_out: usize, dims: &[usize]) -> Result<Option<Weight>> {
+        let Some((info, data)) = self.take(name, dims)? else {
+            return Ok(None);
+        };
+        // Non-zero and without overflow: the reader checked the tensor's size against these dimensions.
+        let matrix_bytes = data.len() / dims.get(2).copied().unwrap_or(1);
+        let weight = Weight {
+            ty: info.ty,
+            n_in,
+            n_out,
+            matrix_bytes,
+            data,
+        };
+        weight.matrix()?;
+        Ok(Some(weight))
+    }
+
+    /// A vector as f32; `Ok(None)` when the file has none.
+    pub fn optional_vector(&self, name: &str, n: usize) -> Result<Option<Vec<f32>>> {
+        let Some((info, data)) = self.take(name, &[n])? else {
+            return Ok(None);
+        };
+        let mut out = memory::filled(0.0, n, name)?;
+        dequantize_row(info.ty, &data, &mut out)?;
+        Ok(Some(out))
+    }
+
+    /// A vector that must be there.
+    pub fn vector(&self, name: &str, n: usize) -> Result<Vec<f32>> {
+        self.optional_vector(name, n)?.ok_or_else(|| Self::missing(name))
+    }
+
+    /// A vector whose length the file decides; `Ok(None)` when the file has none.
+    pub fn optional_vector_of_any_length(&self, name: &str) -> Result<Option<Vec<f32>>> {
+        let Some(info) = self.gguf.tensor(name) else {
+            return Ok(None);
+        };
+        self.optional_vector(name, usize::try_from(info.n_elements()).unwrap_or(usize::MAX))
+    }
+
+    /// Ends loading.
+    ///
+    /// # Errors
+    /// When the file has a tensor nobody took: the model would not be computed as its file says.
+    pub fn finish(self) -> Result<()> {
+        let taken = self.taken.into_inner();
+        // Tables that old converters wrote and that every reader computes itself.
+        let known = |name: &str| name.ends_with(".attn_rot_embd") || name.ends_with(".attn_rot_embd.weight");
+        match self
+            .gguf
+            .tensors()
+            .iter()
+            .find(|t| !taken.contains(&t.name) && !known(&t.name))
+        {
+            None => Ok(()),
+            Some(t) => Err(Error::InvalidModel(format!(
+                "the file has the tensor '{}', which a model of this architecture and these hyper-parameters does not use",
+                t.name
+            ))),
+        }
+    }
+}
+
+fn trimmed(dims: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut dims: Vec<u64> = dims.collect();
+    while dims.len() > 1 && dims.last() == Some(&1) {
+        dims.pop();
+    }
+    dims
+}

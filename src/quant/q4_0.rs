@@ -1,0 +1,20 @@
+//! Q4_0: blocks of 32 values, 18 bytes: `d` f16, 16 bytes of 4-bit `q`.
+//!
+//! Byte `j` holds value `j` in its low and value `j + 16` in its high nibble. Value = d · (q − 8).
+//! Source: gguf-py `quants.py`, class `Q4_0`.
+
+use super::float::f16_to_f32;
+
+/// Bytes of one block of 32 values.
+pub const BLOCK_BYTES: usize = 18;
+
+pub(super) fn dequantize(src: &[u8], dst: &mut [f32]) {
+    let blocks = src.as_chunks::<BLOCK_BYTES>().0;
+    for (b, y) in blocks.iter().zip(dst.as_chunks_mut::<32>().0) {
+        let d = f16_to_f32(u16::from_le_bytes([b[0], b[1]]));
+        for j in 0..16 {
+            y[j] = d * f32::from((b[2 + j] & 15) as i8 - 8);
+            y[j + 16] = d * f32::from((b[2 + j] >> 4) as i8 - 8);
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Q8_0: blocks of 32 values, 34 bytes: `d` f16, 32 signed bytes `q`.
+//!
+//! Value = q · d. Source: gguf-py `quants.py`, class `Q8_0`.
+
+use super::float::f16_to_f32;
+
+/// Bytes of one block of 32 values.
+pub const BLOCK_BYTES: usize = 34;
+
+pub(super) fn dequantize(src: &[u8], dst: &mut [f32]) {
+    let blocks = src.as_chunks::<BLOCK_BYTES>().0;
+    for (b, y) in blocks.iter().zip(dst.as_chunks_mut::<32>().0) {
+        let d = f16_to_f32(u16::from_le_bytes([b[0], b[1]]));
+        for j in 0..32 {
+            y[j] = f32::from(b[2 + j] as i8) * d;
+        }
+    }
+}
