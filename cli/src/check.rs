@@ -39,9 +39,7 @@ impl Findings {
             e,
             infer::Error::Unsupported(_)
                 | infer::Error::Tokenizer(
-                    TokenizerError::Missing
-                        | TokenizerError::UnsupportedModel(_)
-                        | TokenizerError::UnsupportedPreTokenizer(_)
+                    TokenizerError::UnsupportedModel(_) | TokenizerError::UnsupportedPreTokenizer(_)
                 )
         );
         let list = if unsupported {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use infer::engine::{Engine, Event, Finish, FinishReason, Poll, Request, Stats};
-use infer::model::Model;
 use infer::options::{EngineOptions, LogLevel, ModelOptions, Object, Prompt, RequestOptions};
 use serde_json::{Value, json};
 
@@ -111,12 +110,13 @@ pub fn run(args: &Args, json: bool) -> Outcome {
     let mut engine_options: EngineOptions = args.computing.options()?;
     engine_options.max_running = 1;
     engine_options.log = Some(log(args.verbose));
-    let request_options = request(args, engine_options.max_prompt_bytes as u64)?;
+    let mut request_options = request(args, engine_options.max_prompt_bytes as u64)?;
 
     let (model, load_time) = loading::load(&path, &args.loading.options::<ModelOptions>()?)?;
-    let (request_options, prompt_ids) = tokenized(&model, request_options)?;
     let has_text = model.tokenizer().is_ok();
     let engine = Engine::new(model, engine_options)?;
+    let prompt_ids = engine.prompt_ids(&request_options)?;
+    request_options.prompt = Prompt::Ids(prompt_ids.clone());
     let request = engine.submit(request_options)?;
 
     let mut out = Output::new();
@@ -210,21 +210,6 @@ fn request(args: &Args, max_prompt_bytes: u64) -> Result<RequestOptions, Failure
         }
     };
     Ok(options)
-}
-
-/// The request with its prompt as token ids, and these ids for the answer.
-fn tokenized(model: &Arc<Model>, mut options: RequestOptions) -> Result<(RequestOptions, Vec<u32>), Failure> {
-    let ids = match &options.prompt {
-        Prompt::Ids(ids) => ids.clone(),
-        Prompt::Text(text) => model.tokenize(text, options.add_special, options.parse_special)?,
-        Prompt::Messages(messages) => {
-            let text = model.apply_chat_template(messages, true)?;
-            model.tokenize(&text, false, true)?
-        }
-        Prompt::None => Vec::new(),
-    };
-    options.prompt = Prompt::Ids(ids.clone());
-    Ok((options, ids))
 }
 
 /// Reads events to the end, with a progress bar until the first one.

@@ -49,7 +49,6 @@ impl Offer for Computing {
         ("exact", None),
         ("threads", None),
         ("cpu_level", None),
-        ("context_length", None),
     ];
     const HEADING: &'static str = "Computing";
 }
