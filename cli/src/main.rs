@@ -23,7 +23,7 @@ use clap::{Parser, Subcommand};
 
 /// Generate text with GGUF language models on CPUs; inspect and check model files.
 #[derive(Parser)]
-#[command(name = "infer", version, after_help = exit::HELP, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "infer", version, after_help = exit::HELP, max_term_width = 100, arg_required_else_help = true, args_override_self = true)]
 struct Cli {
     /// Print exactly one JSON object on standard output; everything else goes to standard error.
     #[arg(long, global = true)]

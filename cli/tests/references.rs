@@ -33,8 +33,9 @@ fn gguf_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Generates greedily and compares with every case of a reference file, as far as `most` tokens. Where the
-/// reference gives the distance of its two best logits, ids are compared up to the first one below `gap`.
-fn greedy(model: &Path, expected: &Path, most: usize, gap: f64) {
+/// reference gives the distance of its two best logits, ids are compared up to the first one below `gap`. The
+/// references were made with keys and values in F32.
+fn greedy(model: &Path, expected: &Path, most: usize, gap: f64, kv_type: &str) {
     for case in read_json(expected)["cases"].as_array().unwrap() {
         let prompt = case["prompt"].as_str().unwrap();
         let mut reference = ids(&case["greedy_ids"]);
@@ -55,6 +56,8 @@ fn greedy(model: &Path, expected: &Path, most: usize, gap: f64) {
             n.as_ref(),
             "--temperature".as_ref(),
             "0".as_ref(),
+            "--kv-type".as_ref(),
+            kv_type.as_ref(),
         ]);
         let name = model.file_name().unwrap();
         assert_eq!(
@@ -79,6 +82,7 @@ fn greedy_ids_of_stories260k_equal_the_reference() {
         &folder.join("expected-greedy.json"),
         200,
         0.0,
+        "f16",
     );
 }
 
@@ -93,19 +97,22 @@ fn greedy_ids_of_the_other_llama_models_equal_the_reference() {
         &models.join("llama2xs/expected-greedy.json"),
         60,
         0.0,
+        "f32",
     );
     let tolstoy = models.join("tolstoy");
     greedy(
         &tolstoy.join("tolstoy-3m-F16.gguf"),
         &tolstoy.join("expected-greedy-3m.json"),
         48,
-        0.02,
+        0.001,
+        "f32",
     );
     greedy(
         &tolstoy.join("tolstoy-21m-F16.gguf"),
         &tolstoy.join("expected-greedy-21m.json"),
         48,
-        0.02,
+        0.001,
+        "f32",
     );
 }
 
@@ -139,18 +146,30 @@ fn logits_equal_the_reference_within_its_tolerances() {
     let Some(folder) = fixtures("logits against references") else {
         return;
     };
-    let fixtures = folder.join("fixtures");
-    let check = |file: &str, reference: &str, more: &[&str], tolerance: f64| {
-        let gguf = fixtures.join(file);
-        let nmse = nmse(&gguf, &gguf.with_extension(reference), more);
-        println!("{file} {more:?}: NMSE {nmse:.2e}");
-        assert!(nmse <= tolerance, "{file}: NMSE {nmse} > {tolerance}");
+    let check = |gguf: &Path, reference: &str, more: &[&str], tolerance: f64| {
+        let nmse = nmse(gguf, &gguf.with_extension(reference), more);
+        let name = gguf.file_stem().unwrap().to_string_lossy();
+        println!("{name} against {reference} {more:?}: NMSE {nmse:.2e}");
+        assert!(nmse <= tolerance, "{name}: NMSE {nmse} > {tolerance}");
     };
-    check("arch/llama-untied.gguf", "logits.f32", &[], 1e-6);
-    check("arch/mixtral.gguf", "logits.f32", &[], 1e-6);
-    check("quant/Q4_K_M.gguf", "exact.logits.f32", &["--exact"], 1e-6);
-    check("quant/Q4_K_M.gguf", "logits.f32", &[], 5e-3);
-    check("quant/Q8_0.gguf", "logits.f32", &["--kv-type", "f16"], 5e-3);
+    let runs = |gguf: &PathBuf| {
+        let checked = json(["check".as_ref(), gguf.as_os_str(), "--json".as_ref()]);
+        // A tokenizer that is not supported does not hinder: the prompts are ids.
+        let hindered = |w: &Value| !w.as_str().unwrap().contains("cannot encode text");
+        !checked["warnings"].as_array().unwrap().iter().any(hindered)
+    };
+    let folder = folder.join("fixtures");
+    let mut n = 0;
+    for gguf in gguf_files(&folder.join("arch")).iter().filter(|g| runs(g)) {
+        check(gguf, "logits.f32", &[], 1e-6);
+        n += 1;
+    }
+    for gguf in gguf_files(&folder.join("quant")).iter().filter(|g| runs(g)) {
+        check(gguf, "exact.logits.f32", &["--exact"], 1e-6);
+        check(gguf, "logits.f32", &[], 5e-3);
+        n += 1;
+    }
+    assert!(n >= 20, "only {n} files could run");
 }
 
 #[test]
@@ -186,7 +205,7 @@ fn a_version_1_file_generates_like_its_version_3_twin() {
         1
     );
     let expected = folder.join("models/stories260K/expected-greedy.json");
-    greedy(&v1, &expected, 40, 0.0);
+    greedy(&v1, &expected, 40, 0.0, "f16");
 }
 
 #[test]
