@@ -3,7 +3,7 @@
 //! A family is a file: its config, its weights, its forward pass, and a line in [`load_architecture`].
 
 mod attention;
-mod check;
+pub mod check;
 mod config;
 mod experts;
 mod llama;
