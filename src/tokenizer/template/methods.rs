@@ -19,12 +19,8 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
             let () = from_args(args)?;
             Ok(value.clone())
         }
-        // What the source's `[::-1]` was replaced by.
-        (ValueKind::Seq | ValueKind::Iterable, "__reversed__") => {
-            let mut items: Vec<Value> = value.try_iter()?.collect();
-            items.reverse();
-            Ok(Value::from(items))
-        }
+        // What the source's `x[a:b:c]` was replaced by.
+        (ValueKind::Seq | ValueKind::Iterable | ValueKind::String, "__slice__") => slice(value, args),
         (ValueKind::Seq, "index") => {
             let (wanted,): (Value,) = from_args(args)?;
             match value.try_iter()?.position(|item| item == wanted) {
@@ -38,7 +34,6 @@ pub(super) fn call(state: &mut State, value: &Value, method: &str, args: &[Value
 
 fn string(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Error> {
     Ok(Some(match method {
-        "__reversed__" => Value::from(text.chars().rev().collect::<String>()),
         "removeprefix" => {
             let (prefix,): (&str,) = from_args(args)?;
             Value::from(text.strip_prefix(prefix).unwrap_or(text))
@@ -226,6 +221,52 @@ fn split_space(text: &str, parts: usize, from_right: bool) -> Vec<&str> {
         pieces.reverse();
     }
     pieces
+}
+
+/// Python's `value[start:stop:step]`; a part left out comes as an empty tuple.
+fn slice(value: &Value, args: &[Value]) -> Result<Value, Error> {
+    let (start, stop, step): (Value, Value, Value) = from_args(args)?;
+    let bound = |v: Value| -> Result<Option<i64>, Error> {
+        if v.is_none() || (v.kind() == ValueKind::Seq && v.len() == Some(0)) {
+            return Ok(None);
+        }
+        Ok(Some(i64::try_from(v)?))
+    };
+    let step = bound(step)?.unwrap_or(1);
+    if step == 0 {
+        return Err(Error::new(
+            ErrorKind::InvalidOperation,
+            "slice step cannot be zero",
+        ));
+    }
+    let items: Vec<Value> = match value.as_str() {
+        Some(text) => text.chars().map(Value::from).collect(),
+        None => value.try_iter()?.collect(),
+    };
+    let n = items.len() as i64;
+    // Indices run over 0..n forwards and over -1..n-1 backwards.
+    let (low, high) = if step > 0 { (0, n) } else { (-1, n - 1) };
+    let clamp = |i: i64| {
+        if i < 0 {
+            i.saturating_add(n).max(low)
+        } else {
+            i.min(high)
+        }
+    };
+    let first = bound(start)?.map_or(if step > 0 { low } else { high }, clamp);
+    let end = bound(stop)?.map_or(if step > 0 { high } else { low }, clamp);
+    let mut picked = Vec::new();
+    let mut i = first;
+    while if step > 0 { i < end } else { i > end } {
+        picked.extend(usize::try_from(i).ok().and_then(|i| items.get(i)).cloned());
+        i = i.saturating_add(step);
+    }
+    if value.as_str().is_some() {
+        return Ok(Value::from(
+            picked.iter().filter_map(|c| c.as_str()).collect::<String>(),
+        ));
+    }
+    Ok(Value::from(picked))
 }
 
 fn partition(text: &str, separator: &str, from_right: bool) -> Result<Value, Error> {
