@@ -72,7 +72,7 @@ pub enum TemplateError {
 pub struct ChatInput<'a> {
     /// An array of objects with `role`, `content` and whatever else the template reads.
     pub messages: &'a serde_json::Value,
-    /// An array of function descriptions; absent and null are the same.
+    /// An array of function descriptions. Absent, the template finds `tools` undefined.
     pub tools: Option<&'a serde_json::Value>,
     /// Whether the prompt ends with the beginning of the assistant's turn.
     pub add_generation_prompt: bool,
@@ -95,15 +95,14 @@ impl<'a> ChatInput<'a> {
 /// A compiled chat template. Immutable; share it between threads.
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    bos: String,
-    eos: String,
+    /// Texts of special tokens by variable name.
+    special: Vec<(&'static str, String)>,
 }
 
 impl std::fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ChatTemplate")
-            .field("bos", &self.bos)
-            .field("eos", &self.eos)
+            .field("special", &self.special)
             .finish_non_exhaustive()
     }
 }
@@ -121,12 +120,20 @@ impl ChatTemplate {
         let Some(source) = metadata.str("tokenizer.chat_template")? else {
             return Ok(None);
         };
-        let text = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).map_or("", |t| t.text);
-        Ok(Some(Self::new(
-            source,
-            text(tokenizer.bos()),
-            text(tokenizer.eos()),
-        )))
+        let text = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).map(|t| t.text);
+        let bos = text(tokenizer.bos()).unwrap_or_default();
+        let eos = text(tokenizer.eos()).unwrap_or_default();
+        Ok(Some(Self::new(source, bos, eos).map(|mut template| {
+            for (name, id) in [
+                ("unk_token", tokenizer.unknown()),
+                ("pad_token", tokenizer.pad()),
+                ("sep_token", tokenizer.sep()),
+            ] {
+                let value = text(id).map(|text| (name, text.to_string()));
+                template.special.extend(value);
+            }
+            template
+        })))
     }
 
     /// Compiles a template. `bos` and `eos` are the texts of those tokens, for `bos_token` and `eos_token`.
@@ -146,8 +153,7 @@ impl ChatTemplate {
             .map_err(|e| TemplateError::Syntax(describe(&e)))?;
         let mut template = Self {
             environment,
-            bos: bos.to_string(),
-            eos: eos.to_string(),
+            special: vec![("bos_token", bos.to_string()), ("eos_token", eos.to_string())],
         };
         template.set_clock(clock::now);
         Ok(template)
@@ -168,11 +174,12 @@ impl ChatTemplate {
     /// What the template raises or does wrong with these messages; a bound of this module exceeded.
     pub fn render(&self, input: &ChatInput<'_>) -> Result<String, TemplateError> {
         let mut context: Vec<(String, Value)> = vec![
-            ("bos_token".into(), self.bos.as_str().into()),
-            ("eos_token".into(), self.eos.as_str().into()),
             ("messages".into(), json::to_value(input.messages)),
             ("add_generation_prompt".into(), input.add_generation_prompt.into()),
         ];
+        for (name, text) in &self.special {
+            context.push((name.to_string(), text.as_str().into()));
+        }
         if let Some(tools) = input.tools {
             context.push(("tools".into(), json::to_value(tools)));
         }

@@ -7,13 +7,24 @@ use minijinja::{Error, Value};
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
 /// Nesting beyond which printing is refused.
-pub(super) const MAX_DEPTH: usize = 128;
+const MAX_DEPTH: usize = 128;
 
-pub(super) fn too_deep() -> Error {
-    Error::new(
+/// Longest text of one value, in bytes.
+const MAX_TEXT: usize = 64 << 20;
+
+/// An error when a value being written is nested too deeply or grows too long.
+pub(super) fn check(out: &str, depth: usize) -> Result<(), Error> {
+    let problem = if depth > MAX_DEPTH {
+        format!("is nested more than {MAX_DEPTH} deep")
+    } else if out.len() > MAX_TEXT {
+        format!("takes more than {MAX_TEXT} bytes to write")
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(
         minijinja::ErrorKind::InvalidOperation,
-        format!("a value is nested more than {MAX_DEPTH} deep"),
-    )
+        format!("a value {problem}"),
+    ))
 }
 
 /// `str(value)`; undefined values are empty.
@@ -29,9 +40,7 @@ pub(super) fn str(value: &Value) -> Result<String, Error> {
 }
 
 fn repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error> {
-    if depth > MAX_DEPTH {
-        return Err(too_deep());
-    }
+    check(out, depth)?;
     match value.kind() {
         ValueKind::String => string(value.as_str().unwrap_or_default(), out),
         ValueKind::Number if !value.is_integer() => {
