@@ -74,6 +74,7 @@ fn write_value(value: &Value, style: &Style, depth: usize, out: &mut String) -> 
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
         ValueKind::Number => write_number(value, out),
         ValueKind::String => write_string(value.as_str().unwrap_or_default(), style, out),
+        // Slices and sums of lists are iterables to minijinja.
         ValueKind::Seq | ValueKind::Iterable if !generator::is_generator(value) => {
             let mut first = true;
             out.push('[');

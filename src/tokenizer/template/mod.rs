@@ -14,8 +14,10 @@ mod generator;
 mod json;
 mod methods;
 mod print;
+mod source;
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use minijinja::value::{Kwargs, Rest};
@@ -149,7 +151,7 @@ impl ChatTemplate {
         }
         let mut environment = environment()?;
         environment
-            .add_template_owned(NAME, without_generation_tags(source))
+            .add_template_owned(NAME, source::prepare(source))
             .map_err(|e| TemplateError::Syntax(describe(&e)))?;
         let mut template = Self {
             environment,
@@ -191,11 +193,21 @@ impl ChatTemplate {
             .get_template(NAME)
             .map_err(|e| TemplateError::Syntax(describe(&e)))?;
         let mut out = Bounded::default();
-        let rendered = template.render_captured_to(Value::from_pairs(context), &mut out);
+        let context = Value::from_pairs(context);
+        // A defect of the template engine must not take the caller down with it.
+        let rendered = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            template
+                .render_captured_to(context, &mut out)
+                .map(drop)
+                .map_err(|e| classify(&e))
+        }));
         if out.exceeded {
             return Err(TemplateError::OutputTooLong { limit: MAX_OUTPUT });
         }
-        rendered.map_err(|e| classify(&e))?;
+        rendered.unwrap_or_else(|_| {
+            let message = "the template engine failed on an operation of the template";
+            Err(TemplateError::Render(message.to_string()))
+        })?;
         // Templates write text only; a fragment cut inside a character cannot occur.
         Ok(String::from_utf8(out.bytes).unwrap_or_default())
     }
@@ -222,6 +234,7 @@ fn environment() -> Result<Environment<'static>, TemplateError> {
     environment.add_filter("tojson", json::tojson);
     methods::add_tests(&mut environment);
     generator::add_filters(&mut environment);
+    methods::add_filters(&mut environment);
     environment.add_function("raise_exception", |message: Rest<Value>, _: Kwargs| {
         let text = message.first().map(ToString::to_string).unwrap_or_default();
         Err::<Value, _>(
@@ -287,29 +300,4 @@ impl io::Write for Bounded {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Replaces `{% generation %}` and `{% endgeneration %}`, which mark what training learns from, by tags
-/// without effect and of the same white space control.
-fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start);
-        out.push_str(before);
-        let Some(end) = tag.find("%}") else {
-            rest = tag;
-            break;
-        };
-        let inner = &tag[2..end];
-        let word = inner.trim_matches(|c: char| c.is_whitespace() || matches!(c, '-' | '+'));
-        match word {
-            "generation" => out.push_str(&format!("{{%{}%}}", inner.replacen(word, "if true", 1))),
-            "endgeneration" => out.push_str(&format!("{{%{}%}}", inner.replacen(word, "endif", 1))),
-            _ => out.push_str(&tag[..end + 2]),
-        }
-        rest = &tag[end + 2..];
-    }
-    out.push_str(rest);
-    out
 }
