@@ -83,7 +83,9 @@ impl Tiny {
                 _ => 1,
             })
             .collect();
-        let merges = ["h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or", "l d", "Ġwor ld"];
+        let merges = [
+            "h e", "l l", "he ll", "hell o", "Ġ w", "o r", "Ġw or", "l d", "Ġwor ld",
+        ];
         for (key, value) in [
             ("tokenizer.ggml.model", Value::String("gpt2".into())),
             ("tokenizer.ggml.pre", Value::String("llama-bpe".into())),
@@ -103,13 +105,22 @@ impl Tiny {
         let mut tiny = Self::spm();
         tiny.set("llama.expert_count", Value::U32(N_EXPERTS as u32));
         tiny.set("llama.expert_used_count", Value::U32(2));
-        tiny.tensors.retain(|t| !t.name.contains(".ffn_") || t.name.contains("norm"));
+        tiny.tensors
+            .retain(|t| !t.name.contains(".ffn_") || t.name.contains("norm"));
         for layer in 0..N_LAYERS {
             let name = |part: &str| format!("blk.{layer}.{part}.weight");
             tiny.add(&name("ffn_gate_inp"), &[N_EMBD, N_EXPERTS], TensorType::F32);
-            tiny.add(&name("ffn_gate_exps"), &[N_EMBD, N_FF, N_EXPERTS], TensorType::Q8_0);
+            tiny.add(
+                &name("ffn_gate_exps"),
+                &[N_EMBD, N_FF, N_EXPERTS],
+                TensorType::Q8_0,
+            );
             tiny.add(&name("ffn_up_exps"), &[N_EMBD, N_FF, N_EXPERTS], TensorType::F16);
-            tiny.add(&name("ffn_down_exps"), &[N_FF, N_EMBD, N_EXPERTS], TensorType::Q8_0);
+            tiny.add(
+                &name("ffn_down_exps"),
+                &[N_FF, N_EMBD, N_EXPERTS],
+                TensorType::Q8_0,
+            );
         }
         tiny
     }
@@ -190,7 +201,10 @@ impl Tiny {
 
     /// Changes the texts of the vocabulary.
     pub fn texts(&mut self, change: impl FnOnce(&mut Vec<String>)) {
-        let entry = self.metadata.iter_mut().find(|(k, _)| k == "tokenizer.ggml.tokens");
+        let entry = self
+            .metadata
+            .iter_mut()
+            .find(|(k, _)| k == "tokenizer.ggml.tokens");
         match entry {
             Some((_, Value::Array(Array::String(texts)))) => change(texts),
             _ => panic!("no tokens"),
@@ -262,13 +276,18 @@ impl Tiny {
 
 /// A metadata array of strings.
 pub fn strings(texts: &[impl AsRef<str>]) -> Value {
-    Value::Array(Array::String(texts.iter().map(|t| t.as_ref().to_string()).collect()))
+    Value::Array(Array::String(
+        texts.iter().map(|t| t.as_ref().to_string()).collect(),
+    ))
 }
 
 fn encode(ty: TensorType, values: &[f32]) -> Vec<u8> {
     match ty {
         TensorType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        TensorType::F16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+        TensorType::F16 => values
+            .iter()
+            .flat_map(|v| half::f16::from_f32(*v).to_le_bytes())
+            .collect(),
         TensorType::Q8_0 => values.chunks(32).flat_map(encode_q8_0).collect(),
         _ => panic!("{ty}"),
     }
