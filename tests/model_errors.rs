@@ -457,14 +457,6 @@ fn rotary_dimensions_are_even_and_within_a_head() {
     let mut tiny = Tiny::spm();
     tiny.set("llama.rope.dimension_count", u(4));
     runs(&tiny.load().unwrap());
-    // Every number is in its range, but the logarithm of the base is what YaRN divides by.
-    tiny.set("llama.rope.freq_base", Value::F32(1.0));
-    tiny.set("llama.rope.scaling.type", Value::String("yarn".into()));
-    tiny.set(
-        "llama.rope.scaling.yarn_beta_slow",
-        Value::F32(128.0 / std::f32::consts::TAU),
-    );
-    refused(&tiny, &["rotary frequencies", "rope.freq_base"]);
 }
 
 #[test]
