@@ -13,7 +13,13 @@ pub fn run(data: &[u8]) {
     let Ok(model) = Model::load_from_bytes(data, &options, &mut |_| true) else {
         return;
     };
-    for text in ["", "ab", " hello world", "é字\u{2581}\n<s>", "<0x41>aaaaaaaaaaaaaaaa"] {
+    for text in [
+        "",
+        "ab",
+        " hello world",
+        "é字\u{2581}\n<s>",
+        "<0x41>aaaaaaaaaaaaaaaa",
+    ] {
         for special in [false, true] {
             let Ok(ids) = model.tokenize(text, special, special) else {
                 continue;
