@@ -90,17 +90,25 @@ fn fifth_bits(bits: u32, q: &mut [u8]) {
     }
 }
 
-/// Adds codebook values, shifted to unsigned by 128 or 16.
+/// Codebook values of 16 bytes of indices.
 #[inline(always)]
-fn lookup(src: &[u8], table: &[u8; 16], q: &mut [u8]) {
-    let src: &[u8; 16] = src[..16].as_array_ref();
-    let q = &mut q[..32];
-    for j in 0..16 {
-        q[j] = table[usize::from(src[j] & 15)];
-        q[j + 16] = table[usize::from(src[j] >> 4)];
-    }
+unsafe fn lookup<S: Simd>(src: &[u8], table: &[u8; 16], q: &mut [u8]) {
+    let q = &mut q.as_chunks_mut::<32>().0[0];
+    // SAFETY: the caller has the features of `S`.
+    unsafe { S::lookup(src.as_array_ref(), table, q) };
 }
 
+/// Each of 8 bytes twice: the scales of 32 values for their two groups.
+#[inline(always)]
+fn twice(bytes: [u8; 8]) -> [i8; 16] {
+    let mut r = [0; 16];
+    for g in 0..16 {
+        r[g] = bytes[g / 2] as i8;
+    }
+    r
+}
+
+/// Codebook moved to unsigned values.
 const fn shifted(codebook: [i8; 16], by: i16) -> [u8; 16] {
     let mut t = [0; 16];
     let mut i = 0;
@@ -213,7 +221,8 @@ impl Format for Iq4Nl {
     #[inline(always)]
     unsafe fn block<S: Simd>(b: &[u8], i: usize, w: &mut WeightChunk) {
         const TABLE: [u8; 16] = shifted(iq4_nl::CODEBOOK, 128);
-        lookup(&b[2..18], &TABLE, &mut w.q[32 * i..32 * i + 32]);
+        // SAFETY: the caller has the features of `S`.
+        unsafe { lookup::<S>(&b[2..18], &TABLE, &mut w.q[32 * i..32 * i + 32]) };
         // SAFETY: the caller has the features of `S`.
         scale32::<S>(&mut w.s, i, unsafe { f16_at::<S>(b, 0) });
     }
@@ -228,7 +237,8 @@ impl Format for Mxfp4 {
     #[inline(always)]
     unsafe fn block<S: Simd>(b: &[u8], i: usize, w: &mut WeightChunk) {
         const TABLE: [u8; 16] = shifted(mxfp4::CODEBOOK, 16);
-        lookup(&b[1..17], &TABLE, &mut w.q[32 * i..32 * i + 32]);
+        // SAFETY: the caller has the features of `S`.
+        unsafe { lookup::<S>(&b[1..17], &TABLE, &mut w.q[32 * i..32 * i + 32]) };
         scale32::<S>(&mut w.s, i, mxfp4::half_scale(b[0]));
     }
 }
@@ -257,9 +267,11 @@ impl Format for Q2K {
         crumbs(&b[16..80], &mut w.q);
         // SAFETY: the caller has the features of `S`.
         let (d, dmin) = unsafe { (f16_at::<S>(b, 80), f16_at::<S>(b, 82)) };
-        for g in 0..16 {
-            w.s[S::SLOT[g]] = d * f32::from(b[g] & 15);
-            w.m[S::SLOT[g]] = -(dmin * f32::from(b[g] >> 4));
+        let packed: &[u8; 16] = b.as_array_ref();
+        // SAFETY: as above.
+        unsafe {
+            S::scales(packed.map(|b| (b & 15) as i8), d, &mut w.s);
+            S::scales(packed.map(|b| (b >> 4) as i8), -dmin, &mut w.m);
         }
     }
 }
@@ -281,9 +293,12 @@ impl Format for Q3K {
         }
         // SAFETY: the caller has the features of `S`.
         let d = unsafe { f16_at::<S>(b, 108) };
+        let mut scales = [0; 16];
         for g in 0..16 {
-            w.s[S::SLOT[g]] = d * f32::from(q3_k::sub_scale(b, g));
+            scales[g] = q3_k::sub_scale(b, g);
         }
+        // SAFETY: as above.
+        unsafe { S::scales(scales, d, &mut w.s) };
     }
 }
 
@@ -292,10 +307,11 @@ impl Format for Q3K {
 unsafe fn scales_and_minima<S: Simd>(b: &[u8], w: &mut WeightChunk) {
     // SAFETY: the caller has the features of `S`.
     let (d, dmin) = unsafe { (f16_at::<S>(b, 0), f16_at::<S>(b, 2)) };
-    for s in 0..8 {
-        let (scale, min) = q4_k::sub_scale_min(&b[4..16], s);
-        scale32::<S>(&mut w.s, s, d * f32::from(scale));
-        scale32::<S>(&mut w.m, s, -(dmin * f32::from(min)));
+    let (scales, minima) = q4_k::sub_scales_minima(b[4..16].as_array_ref());
+    // SAFETY: as above.
+    unsafe {
+        S::scales(twice(scales), d, &mut w.s);
+        S::scales(twice(minima), -dmin, &mut w.m);
     }
 }
 
@@ -365,9 +381,9 @@ impl Format for Q6K {
         }
         // SAFETY: the caller has the features of `S`.
         let d = unsafe { f16_at::<S>(b, 208) };
-        for g in 0..16 {
-            w.s[S::SLOT[g]] = d * f32::from(b[192 + g] as i8);
-        }
+        let scales: &[u8; 16] = b[192..208].as_array_ref();
+        // SAFETY: as above.
+        unsafe { S::scales(scales.map(|b| b as i8), d, &mut w.s) };
     }
 }
 
@@ -383,9 +399,13 @@ impl Format for Iq4Xs {
         let b: &[u8; 136] = b.as_array_ref();
         // SAFETY: the caller has the features of `S`.
         let d = unsafe { f16_at::<S>(b, 0) };
+        let mut scales = [0; 8];
         for s in 0..8 {
-            lookup(&b[8 + 16 * s..24 + 16 * s], &TABLE, &mut w.q[32 * s..32 * s + 32]);
-            scale32::<S>(&mut w.s, s, d * f32::from(iq4_xs::sub_scale(b, s)));
+            // SAFETY: as above.
+            unsafe { lookup::<S>(&b[8 + 16 * s..24 + 16 * s], &TABLE, &mut w.q[32 * s..32 * s + 32]) };
+            scales[s] = iq4_xs::sub_scale(b, s) as u8;
         }
+        // SAFETY: as above.
+        unsafe { S::scales(twice(scales), d, &mut w.s) };
     }
 }

@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 
 use crate::kernel::chunk::{WeightChunk, XChunk};
 use crate::kernel::generic::matmul::{Tile, tile_by_kind};
-use crate::kernel::simd::{MIN, Simd, WIDE};
+use crate::kernel::simd::{MIN, Simd, WIDE, group_in_slot};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2;
@@ -132,6 +132,40 @@ impl Simd for Avx2 {
     unsafe fn store_f16(p: *mut u8, v: __m256) {
         // SAFETY: see above.
         unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(v)) }
+    }
+    #[inline(always)]
+    unsafe fn lookup(src: &[u8; 16], table: &[u8; 16], out: &mut [u8; 32]) {
+        // SAFETY: see above.
+        unsafe {
+            let (b, table) = (
+                _mm_loadu_si128(src.as_ptr().cast()),
+                _mm_loadu_si128(table.as_ptr().cast()),
+            );
+            let nibble = _mm_set1_epi8(15);
+            let low = _mm_shuffle_epi8(table, _mm_and_si128(b, nibble));
+            let high = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16::<4>(b), nibble));
+            _mm_storeu_si128(out.as_mut_ptr().cast(), low);
+            _mm_storeu_si128(out.as_mut_ptr().add(16).cast(), high);
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales(bytes: [i8; 16], d: f32, out: &mut [f32; 16]) {
+        // SAFETY: see above.
+        unsafe {
+            let groups = group_in_slot(Self::SLOT);
+            let order = _mm_loadu_si128(groups.as_ptr().cast());
+            let b = _mm_shuffle_epi8(_mm_loadu_si128(bytes.as_ptr().cast()), order);
+            let d = _mm256_set1_ps(d);
+            let low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b));
+            let high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(b)));
+            _mm256_storeu_ps(out.as_mut_ptr(), _mm256_mul_ps(d, low));
+            _mm256_storeu_ps(out.as_mut_ptr().add(8), _mm256_mul_ps(d, high));
+        }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        // SAFETY: a hint that never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
 
     #[inline(always)]
