@@ -66,8 +66,12 @@ pub(crate) trait Simd: Copy + 'static {
 
     /// Looks up the low, then the high nibbles of 16 bytes.
     unsafe fn lookup(src: &[u8; 16], table: &[u8; 16], out: &mut [u8; 32]);
+    /// The low, then the high nibbles of 16 bytes, each with bit `i` of `bits` above it as its fifth.
+    unsafe fn five_bits(src: &[u8; 16], bits: u32, out: &mut [u8; 32]);
     /// d times each of 16 signed bytes (in the order of their groups), to slot order.
     unsafe fn scales(bytes: [i8; 16], d: f32, out: &mut [f32; 16]);
+    /// d times each of 8 signed bytes (one for every two groups), to slot order.
+    unsafe fn scales32(bytes: [u8; 8], d: f32, out: &mut [f32; 16]);
     /// Asks for the cache line at `p`, which may lie anywhere.
     unsafe fn prefetch(p: *const u8);
 
@@ -94,6 +98,17 @@ pub(crate) const fn group_in_slot(slot: [usize; 16]) -> [i8; 16] {
         g += 1;
     }
     groups
+}
+
+/// Which of 8 scales of 32 values belongs to each slot.
+pub(crate) const fn pair_in_slot(slot: [usize; 16]) -> [i8; 16] {
+    let mut pairs = group_in_slot(slot);
+    let mut i = 0;
+    while i < 16 {
+        pairs[i] /= 2;
+        i += 1;
+    }
+    pairs
 }
 
 /// Loads `n < LANES` values, the other lanes zero.

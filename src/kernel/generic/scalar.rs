@@ -131,9 +131,22 @@ impl Simd for Scalar {
         }
     }
     #[inline(always)]
+    unsafe fn five_bits(src: &[u8; 16], bits: u32, out: &mut [u8; 32]) {
+        for j in 0..16 {
+            out[j] = (src[j] & 15) | (((bits >> j) & 1) << 4) as u8;
+            out[j + 16] = (src[j] >> 4) | (((bits >> (j + 16)) & 1) << 4) as u8;
+        }
+    }
+    #[inline(always)]
     unsafe fn scales(bytes: [i8; 16], d: f32, out: &mut [f32; 16]) {
         for g in 0..16 {
             out[g] = d * f32::from(bytes[g]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales32(bytes: [u8; 8], d: f32, out: &mut [f32; 16]) {
+        for g in 0..16 {
+            out[g] = d * f32::from(bytes[g / 2] as i8);
         }
     }
     #[inline(always)]

@@ -2,7 +2,7 @@
 //! an entry point with the level's features. The bit layouts are described in [`crate::quant`].
 //!
 //! Scales and minima are computed by the operations of the scalar dequantization, so that s · (q − offset) + m equals
-//! it bit for bit.
+//! it bit for bit. No closures here: one that is not inlined would be compiled without the level's features.
 
 #![allow(unsafe_code, reason = "calls the unsafe vector trait")]
 #![allow(
@@ -78,16 +78,12 @@ fn nibbles(src: &[u8], q: &mut [u8]) {
     }
 }
 
-/// Ors bit `i` of `bits` into `q[i]` as 16.
+/// 16 bytes of nibbles with a fifth bit each.
 #[inline(always)]
-fn fifth_bits(bits: u32, q: &mut [u8]) {
-    for (j, q) in q[..32].as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        // Spread 8 bits over 8 bytes, turn each into 0x80 or 0, and move it to bit 4.
-        let byte = u64::from((bits >> (8 * j)) as u8);
-        let spread = byte.wrapping_mul(0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
-        let flags = spread.wrapping_add(0x0040_6070_787c_7e7f) & 0x8080_8080_8080_8080;
-        *q = (u64::from_le_bytes(*q) | (flags >> 3)).to_le_bytes();
-    }
+unsafe fn five_bits<S: Simd>(src: &[u8], bits: u32, q: &mut [u8]) {
+    let q = &mut q.as_chunks_mut::<32>().0[0];
+    // SAFETY: the caller has the features of `S`.
+    unsafe { S::five_bits(src.as_array_ref(), bits, q) };
 }
 
 /// Codebook values of 16 bytes of indices.
@@ -96,16 +92,6 @@ unsafe fn lookup<S: Simd>(src: &[u8], table: &[u8; 16], q: &mut [u8]) {
     let q = &mut q.as_chunks_mut::<32>().0[0];
     // SAFETY: the caller has the features of `S`.
     unsafe { S::lookup(src.as_array_ref(), table, q) };
-}
-
-/// Each of 8 bytes twice: the scales of 32 values for their two groups.
-#[inline(always)]
-fn twice(bytes: [u8; 8]) -> [i8; 16] {
-    let mut r = [0; 16];
-    for g in 0..16 {
-        r[g] = bytes[g / 2] as i8;
-    }
-    r
 }
 
 /// Codebook moved to unsigned values.
@@ -169,8 +155,9 @@ impl Format for Q5_0 {
     #[inline(always)]
     unsafe fn block<S: Simd>(b: &[u8], i: usize, w: &mut WeightChunk) {
         let q = &mut w.q[32 * i..32 * i + 32];
-        nibbles(&b[6..22], q);
-        fifth_bits(u32::from_le_bytes([b[2], b[3], b[4], b[5]]), q);
+        let bits = u32::from_le_bytes([b[2], b[3], b[4], b[5]]);
+        // SAFETY: the caller has the features of `S`.
+        unsafe { five_bits::<S>(&b[6..22], bits, q) };
         // SAFETY: the caller has the features of `S`.
         scale32::<S>(&mut w.s, i, unsafe { f16_at::<S>(b, 0) });
     }
@@ -185,8 +172,9 @@ impl Format for Q5_1 {
     #[inline(always)]
     unsafe fn block<S: Simd>(b: &[u8], i: usize, w: &mut WeightChunk) {
         let q = &mut w.q[32 * i..32 * i + 32];
-        nibbles(&b[8..24], q);
-        fifth_bits(u32::from_le_bytes([b[4], b[5], b[6], b[7]]), q);
+        let bits = u32::from_le_bytes([b[4], b[5], b[6], b[7]]);
+        // SAFETY: the caller has the features of `S`.
+        unsafe { five_bits::<S>(&b[8..24], bits, q) };
         // SAFETY: the caller has the features of `S`.
         scale32::<S>(&mut w.s, i, unsafe { f16_at::<S>(b, 0) });
         // SAFETY: as above.
@@ -268,10 +256,15 @@ impl Format for Q2K {
         // SAFETY: the caller has the features of `S`.
         let (d, dmin) = unsafe { (f16_at::<S>(b, 80), f16_at::<S>(b, 82)) };
         let packed: &[u8; 16] = b.as_array_ref();
+        let (mut scales, mut minima) = ([0; 16], [0; 16]);
+        for g in 0..16 {
+            scales[g] = (packed[g] & 15) as i8;
+            minima[g] = (packed[g] >> 4) as i8;
+        }
         // SAFETY: as above.
         unsafe {
-            S::scales(packed.map(|b| (b & 15) as i8), d, &mut w.s);
-            S::scales(packed.map(|b| (b >> 4) as i8), -dmin, &mut w.m);
+            S::scales(scales, d, &mut w.s);
+            S::scales(minima, -dmin, &mut w.m);
         }
     }
 }
@@ -310,8 +303,8 @@ unsafe fn scales_and_minima<S: Simd>(b: &[u8], w: &mut WeightChunk) {
     let (scales, minima) = q4_k::sub_scales_minima(b[4..16].as_array_ref());
     // SAFETY: as above.
     unsafe {
-        S::scales(twice(scales), d, &mut w.s);
-        S::scales(twice(minima), -dmin, &mut w.m);
+        S::scales32(scales, d, &mut w.s);
+        S::scales32(minima, -dmin, &mut w.m);
     }
 }
 
@@ -381,9 +374,12 @@ impl Format for Q6K {
         }
         // SAFETY: the caller has the features of `S`.
         let d = unsafe { f16_at::<S>(b, 208) };
-        let scales: &[u8; 16] = b[192..208].as_array_ref();
+        let mut scales = [0; 16];
+        for g in 0..16 {
+            scales[g] = b[192 + g] as i8;
+        }
         // SAFETY: as above.
-        unsafe { S::scales(scales.map(|b| b as i8), d, &mut w.s) };
+        unsafe { S::scales(scales, d, &mut w.s) };
     }
 }
 
@@ -406,6 +402,6 @@ impl Format for Iq4Xs {
             scales[s] = iq4_xs::sub_scale(b, s) as u8;
         }
         // SAFETY: as above.
-        unsafe { S::scales(twice(scales), d, &mut w.s) };
+        unsafe { S::scales32(scales, d, &mut w.s) };
     }
 }
