@@ -114,6 +114,15 @@ impl Engine {
         self.shared.context
     }
 
+    /// The token ids that [`Engine::submit`] would make of the request's prompt: for hosts that want to know them, and
+    /// then submit them as [`Prompt::Ids`](crate::options::Prompt::Ids).
+    ///
+    /// # Errors
+    /// As `submit`, as far as they concern turning the prompt into ids.
+    pub fn prompt_ids(&self, options: &RequestOptions) -> Result<Vec<u32>> {
+        request::prompt_ids(&self.shared, &mut options.clone())
+    }
+
     /// Queues a request. The prompt is tokenized here; nothing is computed and nothing waits.
     ///
     /// # Errors

@@ -125,7 +125,8 @@ fn check_stops(options: &RequestOptions) -> Result<()> {
     }
 }
 
-fn prompt_ids(shared: &Shared, options: &mut RequestOptions) -> Result<Vec<u32>> {
+/// The ids of the request's prompt, which is taken out of it.
+pub(super) fn prompt_ids(shared: &Shared, options: &mut RequestOptions) -> Result<Vec<u32>> {
     let model = &shared.model;
     match std::mem::take(&mut options.prompt) {
         Prompt::None => Err(Error::InvalidArgument("the request has no prompt".to_string())),

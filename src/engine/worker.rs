@@ -367,16 +367,21 @@ impl Worker {
 
     /// Delivers what the step brought; answers how many sequences ended.
     fn hand_out(&mut self) -> usize {
-        let mut ended = 0;
-        for i in (0..self.running.len()).rev() {
-            match self.endings[i].take() {
+        let (mut ended, mut i) = (0, 0);
+        let mut endings = std::mem::take(&mut self.endings);
+        for ending in endings.drain(..) {
+            match ending {
                 Some(ending) => {
                     self.end(i, ending);
                     ended += 1;
                 }
-                None => self.running[i].deliver(),
+                None => {
+                    self.running[i].deliver();
+                    i += 1;
+                }
             }
         }
+        self.endings = endings;
         ended
     }
 

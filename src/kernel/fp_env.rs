@@ -101,4 +101,30 @@ mod tests {
         assert!(caught.is_err());
         assert_eq!(after & FAST_MATH, FAST_MATH);
     }
+
+    #[test]
+    fn a_pool_created_under_fast_math_computes_with_subnormals() {
+        use crate::kernel::{ThreadPool, ThreadPoolOptions};
+        use std::sync::Mutex;
+        let before = read();
+        write(before | FAST_MATH);
+        let options = ThreadPoolOptions {
+            threads: Some(3),
+            ..Default::default()
+        };
+        let pool = ThreadPool::new(options);
+        write(before);
+        let pool = pool.unwrap();
+        let seen = Mutex::new(Vec::new());
+        let start = std::time::Instant::now();
+        while seen.lock().unwrap().iter().all(|(worker, _)| *worker == 0) && start.elapsed().as_secs() < 20 {
+            pool.run(9, &|_, worker| {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                seen.lock().unwrap().push((worker, read() & FAST_MATH));
+            });
+        }
+        let seen = seen.into_inner().unwrap();
+        assert!(seen.iter().any(|(worker, _)| *worker > 0));
+        assert!(seen.iter().all(|(_, flags)| *flags == 0), "{seen:?}");
+    }
 }

@@ -19,6 +19,8 @@ mod queue;
 mod special;
 mod spm;
 mod template;
+#[cfg(test)]
+mod tests;
 mod vocab;
 
 use std::ops::Range;

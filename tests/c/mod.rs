@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 
 /// The flags every C program of the repository has to pass.
 pub const STRICT: &[&str] = &["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
@@ -46,22 +47,23 @@ pub fn shared_library() -> PathBuf {
 }
 
 /// A folder that holds the shared library under its soname.
-fn library_path() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("so-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let link = folder.join("libinfer.so.0.1");
-    if !link.exists() {
-        let _ = std::os::unix::fs::symlink(shared_library(), &link);
-    }
-    assert!(link.exists());
-    folder
+fn library_path() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let name = std::env::current_exe().unwrap();
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name.file_name().unwrap());
+        std::fs::create_dir_all(&folder).unwrap();
+        let link = folder.join("libinfer.so.0.1");
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(shared_library(), &link).unwrap();
+        folder
+    })
 }
 
 /// Compiles and links a program; a failure is a failed test that shows what the compiler said.
 pub fn build(compiler: &str, source: &Path, linking: Linking, standard: &str) -> PathBuf {
     let stem = source.file_stem().unwrap().to_string_lossy();
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("{stem}-{compiler}-{linking:?}-{}", std::process::id()));
+    let program = library_path().join(format!("{stem}-{compiler}-{linking:?}-{standard}"));
     let mut command = Command::new(compiler);
     command
         .arg(format!("-std={standard}"))
@@ -108,17 +110,25 @@ pub fn run(program: &Path, args: &[&str], input: &str) -> Output {
 /// Builds a C program of `tests/c` and runs it on the demo model. It has to succeed and to print nothing at all:
 /// neither it nor the library has anything to say.
 pub fn passes_silently(name: &str) {
-    if !compiler("gcc", name) {
+    passes("gcc", &format!("{name}.c"), "c99");
+}
+
+/// The same for a C++ program.
+pub fn passes_silently_in_cpp(name: &str) {
+    passes("g++", &format!("{name}.cpp"), "c++17");
+}
+
+fn passes(compiler: &str, file: &str, standard: &str) {
+    if !self::compiler(compiler, file) {
         return;
     }
-    let source = root().join("tests/c").join(format!("{name}.c"));
-    let program = build("gcc", &source, Linking::Shared, "c99");
+    let source = root().join("tests/c").join(file);
+    let program = build(compiler, &source, Linking::Shared, standard);
     let output = run(&program, &["models/tolstoy-3m-Q8_0.gguf"], "");
     let (out, err) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
-    assert!(output.status.success(), "{name}: {}\n{out}{err}", output.status);
-    assert_eq!((out.as_ref(), err.as_ref()), ("", ""), "{name} printed something");
-    let _ = std::fs::remove_file(program);
+    assert!(output.status.success(), "{file}: {}\n{out}{err}", output.status);
+    assert_eq!((out.as_ref(), err.as_ref()), ("", ""), "{file} printed something");
 }

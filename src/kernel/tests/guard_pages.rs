@@ -1,0 +1,160 @@
+//! Kernels read and write nothing outside their slices: buffers that end at (and begin after) an inaccessible page.
+
+#![allow(unsafe_code, reason = "maps guard pages")]
+
+use super::super::*;
+use super::{Rng, levels, pool, random_weights, supported};
+
+const PAGE: usize = 4096;
+
+/// Memory between two inaccessible pages.
+struct Guarded {
+    base: *mut u8,
+    pages: usize,
+}
+
+impl Guarded {
+    fn new(bytes: usize) -> Self {
+        let pages = bytes.div_ceil(PAGE).max(1);
+        // SAFETY: a fresh anonymous mapping, whose first and last page lose all rights.
+        unsafe {
+            let len = (pages + 2) * PAGE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let base = libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                flags,
+                -1,
+                0,
+            );
+            assert_ne!(base, libc::MAP_FAILED);
+            let base = base.cast::<u8>();
+            assert_eq!(libc::mprotect(base.cast(), PAGE, libc::PROT_NONE), 0);
+            assert_eq!(
+                libc::mprotect(base.add((pages + 1) * PAGE).cast(), PAGE, libc::PROT_NONE),
+                0
+            );
+            Self { base, pages }
+        }
+    }
+
+    /// `n` values at the end of the accessible part, or at its beginning.
+    fn slice<T: bytemuck::Pod>(&mut self, n: usize, at_end: bool) -> &mut [T] {
+        let bytes = n * size_of::<T>();
+        assert!(bytes <= self.pages * PAGE);
+        let offset = if at_end { self.pages * PAGE - bytes } else { 0 };
+        // SAFETY: inside the accessible part, aligned as page ends and sizes are, exclusive through &mut self.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(PAGE + offset).cast(), n) }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // SAFETY: unmaps what `new` mapped.
+        unsafe { libc::munmap(self.base.cast(), (self.pages + 2) * PAGE) };
+    }
+}
+
+#[test]
+fn vector_operations_stay_inside_their_slices() {
+    let (mut ga, mut gb, mut gc) = (
+        Guarded::new(1 << 12),
+        Guarded::new(1 << 12),
+        Guarded::new(1 << 12),
+    );
+    for k in levels() {
+        for n in (0..70).chain([127, 128, 129, 255, 300]) {
+            for at_end in [true, false] {
+                let (a, b, c) = (ga.slice(n, at_end), gb.slice(n, at_end), gc.slice(n, at_end));
+                a.copy_from_slice(&Rng(n as u64).vec(n));
+                b.copy_from_slice(&Rng(8).vec(n));
+                k.dot_f32(a, b);
+                k.sum(a);
+                k.max(a);
+                k.add_in_place(a, b);
+                k.mul_in_place(a, b);
+                k.scale_in_place(a, 1.5);
+                k.silu_mul(a, b);
+                k.gelu_mul(a, b);
+                k.softmax_in_place(a);
+                k.rms_norm(a, b, 1e-5, c);
+                k.layer_norm(a, b, Some(b), 1e-5, c);
+                k.rope_neox(a, &b[..n / 2], &c[..n / 2]);
+                k.rope_interleaved(a, &b[..n / 2], &c[..n / 2]);
+                assert_eq!(a.len(), n);
+            }
+        }
+    }
+}
+
+#[test]
+fn row_operations_stay_inside_their_slices() {
+    let (mut gr, mut ga, mut gq) = (
+        Guarded::new(1 << 13),
+        Guarded::new(1 << 12),
+        Guarded::new(1 << 12),
+    );
+    for k in levels() {
+        for ty in [RowType::F32, RowType::F16, RowType::BF16, RowType::Q8] {
+            for n in (1..70).chain([127, 128, 129, 255, 300]) {
+                for at_end in [true, false] {
+                    let bytes = ty.row_bytes(n).unwrap();
+                    let (rows, acc, q) = (
+                        gr.slice::<u8>(3 * bytes, at_end),
+                        ga.slice(n, at_end),
+                        gq.slice(n, at_end),
+                    );
+                    q.copy_from_slice(&Rng(n as u64).vec(n));
+                    for row in rows.chunks_mut(bytes) {
+                        k.store_row(ty, q, row);
+                    }
+                    let mut out = [0.0; 3];
+                    k.dot_rows(ty, q, rows, &mut out);
+                    k.add_weighted_rows(ty, &out, rows, acc);
+                    assert!(out[0] == out[2]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn matrix_products_stay_inside_their_slices() {
+    let pool = pool(1);
+    let (mut gw, mut gx, mut gy) = (
+        Guarded::new(1 << 16),
+        Guarded::new(1 << 15),
+        Guarded::new(1 << 12),
+    );
+    for k in levels() {
+        for ty in supported() {
+            let widths: &[usize] = match ty.block_len() {
+                1 => &[1, 3, 8, 15, 16, 17, 33, 250],
+                32 => &[32, 64, 96, 288],
+                _ => &[256, 512],
+            };
+            for &n_in in widths {
+                for n_out in [1, 4, 7, 18] {
+                    for rows in [1, 3, 4, 6] {
+                        for precision in [Precision::Int8, Precision::Exact] {
+                            for at_end in [true, false] {
+                                let bytes = random_weights(ty, n_in * n_out, &mut Rng(1));
+                                let w = gw.slice::<u8>(bytes.len(), at_end);
+                                w.copy_from_slice(&bytes);
+                                let x = gx.slice::<f32>(n_in * rows, at_end);
+                                x.copy_from_slice(&Rng(2).vec(n_in * rows));
+                                let y = gy.slice::<f32>(n_out * rows, at_end);
+                                let mut a = Activations::new(rows, n_in).unwrap();
+                                a.set(k, x, rows, n_in, true).unwrap();
+                                let w = Matrix::new(ty, n_in, n_out, w).unwrap();
+                                matmul(k, &pool, &a, &mut [MatmulJob::new(w, y).precision(precision)])
+                                    .unwrap();
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
