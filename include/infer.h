@@ -990,9 +990,9 @@ infer_status infer_model_special_token(const infer_model *model,
                                        infer_error **error);
 
 /*
- * Writes 1 to *answer when the token ends a completion, else 0. Models have several such tokens.
+ * Writes 1 to *answer when the token ends a completion, else 0. A model can have several such tokens.
  *
- * Errors: as infer_model_detokenize().
+ * Errors: INFER_ERR_UNSUPPORTED for a model without a tokenizer.
  */
 infer_status infer_model_is_end_of_generation(const infer_model *model,
                                               uint32_t id,

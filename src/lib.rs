@@ -14,6 +14,7 @@ pub mod kv;
 pub mod memory;
 pub mod model;
 pub mod options;
+pub(crate) mod panic_guard;
 pub mod quant;
 pub mod sample;
 pub mod tokenizer;

@@ -210,7 +210,7 @@ impl Worker {
                 Counters::add(&self.counters.panics, 1);
                 let error = Arc::new(Error::Internal {
                     place: "a step of the engine".to_string(),
-                    message: panic_message(&*panic),
+                    message: crate::panic_guard::describe(&*panic),
                 });
                 ended += self.fail_step(&error);
             }
@@ -406,13 +406,4 @@ impl Worker {
         Counters::set(&c.kv_tokens_used, self.kv.tokens() as u64);
         Counters::set(&c.running, self.running.len() as u64);
     }
-}
-
-/// The text of a panic, as far as it has one.
-pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|s| (*s).to_string())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a message".to_string())
 }

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::ffi::c_void;
 
+use crate::panic_guard;
+
 /// Frees the user data of a callback. It is called exactly once, on any thread, when the object that owns the
 /// callback and everything created from it no longer need it. When the function that was to set the callback fails,
 /// it is not called.
@@ -13,12 +15,16 @@ thread_local! {
 }
 
 /// This thread runs host code until the scope is dropped.
-pub(crate) struct Scope(());
+pub(crate) struct Scope {
+    _host: panic_guard::Scope,
+}
 
 /// Marks this thread as running host code.
 pub(crate) fn enter() -> Scope {
     DEPTH.set(DEPTH.get().saturating_add(1));
-    Scope(())
+    Scope {
+        _host: panic_guard::leave(),
+    }
 }
 
 impl Drop for Scope {

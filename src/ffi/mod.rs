@@ -30,7 +30,7 @@ mod metadata;
 mod model;
 mod model_options;
 mod options;
-pub(crate) mod panic_hook;
+mod panic_hook;
 mod queue;
 mod request;
 mod request_options;

@@ -125,7 +125,6 @@ pub unsafe extern "C" fn infer_model_detokenize(
         self::flags(flags, render)?;
         // SAFETY: the conventions of the header.
         let (state, ids) = unsafe { (handle::get(model)?, memory::input(ids, n, "ids")?) };
-        check_ids(&state.model, ids)?;
         let text = state.model.detokenize(ids, flags & render != 0)?;
         // SAFETY: the conventions of the header.
         unsafe { string::output(&text, buffer, capacity, needed) }
@@ -150,24 +149,12 @@ pub unsafe extern "C" fn infer_model_token_text(
     let body = || {
         // SAFETY: the conventions of the header.
         let state = unsafe { handle::get(model)? };
-        check_ids(&state.model, &[id])?;
         let text = state.model.detokenize(&[id], true)?;
         // SAFETY: the conventions of the header.
         unsafe { string::output(&text, buffer, capacity, needed) }
     };
     // SAFETY: the conventions of the header.
     unsafe { guard::call("infer_model_token_text", error, body) }
-}
-
-fn check_ids(model: &Model, ids: &[u32]) -> Result<(), Failure> {
-    let n_vocab = model.info().n_vocab;
-    match ids.iter().position(|&id| id as usize >= n_vocab) {
-        None => Ok(()),
-        Some(at) => Err(invalid(format!(
-            "token id {} at index {at}: expected an id below {n_vocab}",
-            ids[at]
-        ))),
-    }
 }
 
 /// Writes the id of a special token, an infer_special_token, to *id.
@@ -195,9 +182,9 @@ pub unsafe extern "C" fn infer_model_special_token(
     unsafe { guard::call("infer_model_special_token", error, body) }
 }
 
-/// Writes 1 to *answer when the token ends a completion, else 0. Models have several such tokens.
+/// Writes 1 to *answer when the token ends a completion, else 0. A model can have several such tokens.
 ///
-/// Errors: as infer_model_detokenize().
+/// Errors: INFER_ERR_UNSUPPORTED for a model without a tokenizer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_is_end_of_generation(
     model: *const infer_model,
@@ -209,9 +196,9 @@ pub unsafe extern "C" fn infer_model_is_end_of_generation(
         memory::check(answer.cast_const(), "answer")?;
         // SAFETY: the conventions of the header.
         let state = unsafe { handle::get(model)? };
-        check_ids(&state.model, &[id])?;
+        let ends = state.model.tokenizer()?.is_end_of_generation(id);
         // SAFETY: checked above.
-        unsafe { memory::put(answer, u32::from(ends_generation(&state.model, id)?)) };
+        unsafe { memory::put(answer, u32::from(ends)) };
         Ok(infer_status::INFER_OK)
     };
     // SAFETY: the conventions of the header.
@@ -232,10 +219,6 @@ fn special_token(model: &Model, kind: u32) -> Result<Option<u32>, Failure> {
             "kind: expected an infer_special_token, found {kind}"
         ))),
     }
-}
-
-fn ends_generation(model: &Model, id: u32) -> Result<bool, Failure> {
-    Ok(model.tokenizer()?.is_end_of_generation(id))
 }
 
 /// Renders a conversation of n messages by the model's chat template and copies the text into buffer. For roles,

@@ -177,6 +177,7 @@ fn run(
             for _ in 0..threads {
                 let sender = sender.clone();
                 let work = || {
+                    let _inside = crate::panic_guard::enter();
                     let sender = sender;
                     while let Some(job) = next() {
                         if sender.send(read_one(job, shards, files)).is_err() {

@@ -184,6 +184,7 @@ impl ThreadPool {
             let cpu = cpus.as_ref().map(|c| c[worker % c.len()]);
             let (on_start, on_stop) = (options.on_start.clone(), options.on_stop.clone());
             let body = move || {
+                let _inside = crate::panic_guard::enter();
                 super::fp_env::set_default();
                 if let Some(cpu) = cpu {
                     system::pin(cpu);

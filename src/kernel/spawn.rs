@@ -22,6 +22,7 @@ pub(crate) fn spawn_thread(
         .name(name.to_string())
         .stack_size(STACK);
     let body = move || {
+        let _inside = crate::panic_guard::enter();
         super::fp_env::set_default();
         body();
     };

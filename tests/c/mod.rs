@@ -1,0 +1,134 @@
+//! Compiles C programs against the header and both libraries of this build, and runs them.
+#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+/// The flags every C program of the repository has to pass.
+pub const STRICT: &[&str] = &["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
+
+/// Which library a program is linked with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linking {
+    Shared,
+    Static,
+}
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A compiler that is there; for one that is not, a line says what is skipped.
+pub fn compiler(name: &str, test: &str) -> bool {
+    let there = Command::new(name)
+        .arg("--version")
+        .output()
+        .is_ok_and(|o| o.status.success());
+    if !there {
+        eprintln!("SKIPPED {test}: no {name} on this machine");
+    }
+    there
+}
+
+/// The folder where Cargo put the libraries of this very build: that of the test binary.
+fn libraries() -> PathBuf {
+    let exe = std::env::current_exe().unwrap();
+    let folder = exe.parent().unwrap();
+    for name in ["libinfer.so", "libinfer.a"] {
+        assert!(folder.join(name).is_file(), "no {name} in {}", folder.display());
+    }
+    folder.to_path_buf()
+}
+
+pub fn shared_library() -> PathBuf {
+    libraries().join("libinfer.so")
+}
+
+/// A folder that holds the shared library under its soname.
+fn library_path() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let name = std::env::current_exe().unwrap();
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name.file_name().unwrap());
+        std::fs::create_dir_all(&folder).unwrap();
+        let link = folder.join("libinfer.so.0.1");
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(shared_library(), &link).unwrap();
+        folder
+    })
+}
+
+/// Compiles and links a program; a failure is a failed test that shows what the compiler said.
+pub fn build(compiler: &str, source: &Path, linking: Linking, standard: &str) -> PathBuf {
+    let stem = source.file_stem().unwrap().to_string_lossy();
+    let program = library_path().join(format!("{stem}-{compiler}-{linking:?}-{standard}"));
+    let mut command = Command::new(compiler);
+    command
+        .arg(format!("-std={standard}"))
+        .args(STRICT)
+        .args(["-g", "-D_DEFAULT_SOURCE", "-I"])
+        .arg(root().join("include"))
+        .arg(source)
+        .arg("-o")
+        .arg(&program);
+    match linking {
+        Linking::Shared => command.arg(shared_library()),
+        Linking::Static => command
+            .arg(libraries().join("libinfer.a"))
+            .args(["-ldl", "-lm", "-lrt", "-lutil", "-lgcc_s"]),
+    };
+    command.arg("-lpthread");
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{compiler} {}:\n{}",
+        source.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    program
+}
+
+/// Runs a program with its shared library; the standard input is `input`.
+pub fn run(program: &Path, args: &[&str], input: &str) -> Output {
+    use std::io::Write as _;
+    let mut child = Command::new(program)
+        .args(args)
+        .env("LD_LIBRARY_PATH", library_path())
+        .current_dir(root())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A program that reads nothing may have ended already.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+/// Builds a C program of `tests/c` and runs it on the demo model. It has to succeed and to print nothing at all:
+/// neither it nor the library has anything to say.
+pub fn passes_silently(name: &str) {
+    passes("gcc", &format!("{name}.c"), "c99");
+}
+
+/// The same for a C++ program.
+pub fn passes_silently_in_cpp(name: &str) {
+    passes("g++", &format!("{name}.cpp"), "c++17");
+}
+
+fn passes(compiler: &str, file: &str, standard: &str) {
+    if !self::compiler(compiler, file) {
+        return;
+    }
+    let source = root().join("tests/c").join(file);
+    let program = build(compiler, &source, Linking::Shared, standard);
+    let output = run(&program, &["models/tolstoy-3m-Q8_0.gguf"], "");
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{file}: {}\n{out}{err}", output.status);
+    assert_eq!((out.as_ref(), err.as_ref()), ("", ""), "{file} printed something");
+}

@@ -1,0 +1,218 @@
+/* Calls every function with NULL and garbage: each answers an error, none crashes. */
+#include "check.h"
+
+#define ARGUMENT(call) ANSWERS(INFER_ERR_INVALID_ARGUMENT, call)
+#define HANDLE(call) ANSWERS(INFER_ERR_INVALID_HANDLE, call)
+
+int main(void) {
+  infer_error *error = NULL;
+  uint64_t garbage[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+  char buffer[8];
+  size_t n = 77, length = 0;
+  uint32_t id = 0;
+  uint64_t freed = 0;
+  const char *key = NULL;
+  int fd = 0;
+  infer_event event = INFER_EVENT_INIT;
+  infer_stats stats = INFER_STATS_INIT;
+  infer_model_info info = INFER_MODEL_INFO_INIT;
+  infer_memory_estimate estimate = INFER_MEMORY_ESTIMATE_INIT;
+  infer_option_info option = INFER_OPTION_INFO_INIT;
+  infer_model *model = NULL, *bad_model = (infer_model *)(void *)garbage;
+  infer_engine *engine = NULL, *bad_engine = (infer_engine *)(void *)garbage;
+  infer_request *request = NULL, *bad_request = (infer_request *)(void *)garbage;
+  infer_queue *queue = NULL, *bad_queue = (infer_queue *)(void *)garbage;
+  infer_threads *threads = NULL, *bad_threads = (infer_threads *)(void *)garbage;
+  infer_model_options *mo = infer_model_options_new();
+  infer_engine_options *eo = infer_engine_options_new();
+  infer_request_options *ro = infer_request_options_new();
+  infer_threads_options *to = infer_threads_options_new();
+  infer_request_options *copy = NULL;
+
+  CHECK(mo != NULL && eo != NULL && ro != NULL && to != NULL);
+
+  /* Version and errors. */
+  CHECK(strcmp(infer_version(), INFER_VERSION) == 0);
+  CHECK(strlen(infer_cpu_level_name()) > 0);
+  OK(infer_abi_check(INFER_ABI_VERSION, &error));
+  ANSWERS(INFER_ERR_ABI, infer_abi_check(INFER_ABI_VERSION + 1, &error));
+  CHECK(infer_abi_check(INFER_ABI_VERSION + 1, NULL) == INFER_ERR_ABI);
+  CHECK(strcmp(infer_status_name(INFER_ERR_BUSY), "INFER_ERR_BUSY") == 0);
+  CHECK(strcmp(infer_status_name(-12345), "unknown status") == 0);
+  CHECK(strcmp(infer_error_message(NULL), "no error") == 0);
+  CHECK(infer_error_status(NULL) == INFER_OK);
+  CHECK(infer_error_message((infer_error *)(void *)garbage) != NULL);
+  CHECK(infer_error_status((infer_error *)(void *)garbage) == INFER_ERR_INVALID_HANDLE);
+  infer_error_free(NULL);
+  infer_error_free((infer_error *)(void *)garbage);
+
+  /* Options. */
+  ARGUMENT(infer_options_describe(0, NULL, &error));
+  option.struct_size = 0;
+  ARGUMENT(infer_options_describe(0, &option, &error));
+  option.struct_size = sizeof option;
+  ANSWERS(INFER_END, infer_options_describe(SIZE_MAX, &option, &error));
+  infer_model_options_free(NULL);
+  infer_engine_options_free(NULL);
+  infer_request_options_free(NULL);
+  infer_threads_options_free(NULL);
+  ARGUMENT(infer_model_options_set(NULL, "load_mode", "read", &error));
+  ARGUMENT(infer_model_options_set(mo, NULL, "read", &error));
+  ARGUMENT(infer_model_options_set(mo, "load_mode", NULL, &error));
+  ARGUMENT(infer_model_options_set(mo, "load_mode", "steal", &error));
+  ARGUMENT(infer_model_options_set(mo, "nothing", "1", &error));
+  HANDLE(infer_model_options_set((infer_model_options *)(void *)eo, "load_mode", "read", &error));
+  ARGUMENT(infer_model_options_set_progress(NULL, NULL, NULL, NULL, &error));
+  ARGUMENT(infer_engine_options_set(NULL, "threads", "1", &error));
+  ARGUMENT(infer_engine_options_set(eo, "threads", "-1", &error));
+  ARGUMENT(infer_engine_options_set_log(NULL, NULL, NULL, NULL, &error));
+  ARGUMENT(infer_engine_options_set_threads(NULL, NULL, &error));
+  HANDLE(infer_engine_options_set_threads(eo, bad_threads, &error));
+  ARGUMENT(infer_request_options_set(NULL, "seed", "1", &error));
+  ANSWERS(INFER_ERR_INVALID_UTF8, infer_request_options_set(ro, "seed", "\xff", &error));
+  ARGUMENT(infer_request_options_reset(NULL, &error));
+  ARGUMENT(infer_request_options_copy(NULL, &copy, &error));
+  ARGUMENT(infer_request_options_copy(ro, NULL, &error));
+  ARGUMENT(infer_request_options_set_prompt(NULL, "x", 1, &error));
+  ARGUMENT(infer_request_options_set_prompt(ro, NULL, 1, &error));
+  ARGUMENT(infer_request_options_set_prompt(ro, NULL, INFER_NTS, &error));
+  ANSWERS(INFER_ERR_INVALID_UTF8, infer_request_options_set_prompt(ro, "a\xc3", 2, &error));
+  ARGUMENT(infer_request_options_set_prompt_ids(NULL, &id, 1, &error));
+  ARGUMENT(infer_request_options_set_prompt_ids(ro, NULL, 1, &error));
+  ARGUMENT(infer_request_options_set_prompt_ids(ro, &id, SIZE_MAX, &error));
+  ARGUMENT(infer_request_options_set_prompt_ids(ro, (uint32_t *)(void *)(buffer + 1 - (size_t)buffer % 2), 1, &error));
+  ARGUMENT(infer_request_options_set_messages(NULL, &key, &key, NULL, 1, &error));
+  ARGUMENT(infer_request_options_set_messages(ro, &key, &key, NULL, 1, &error));
+  ARGUMENT(infer_request_options_set_messages(ro, NULL, NULL, NULL, 1, &error));
+  ARGUMENT(infer_request_options_set_messages_json(NULL, "[]", 2, &error));
+  ARGUMENT(infer_request_options_set_messages_json(ro, "{", 1, &error));
+  ARGUMENT(infer_request_options_set_max_tokens(NULL, 1, &error));
+  ARGUMENT(infer_request_options_set_max_tokens(ro, 0, &error));
+  ARGUMENT(infer_request_options_set_max_tokens(ro, UINT64_MAX, &error));
+  ARGUMENT(infer_request_options_set_temperature(NULL, 1, &error));
+  ARGUMENT(infer_request_options_set_temperature(ro, -1, &error));
+  ARGUMENT(infer_request_options_set_seed(NULL, 1, &error));
+  ARGUMENT(infer_request_options_set_tag(NULL, 1, &error));
+  ARGUMENT(infer_request_options_add_stop(NULL, "x", 1, &error));
+  ARGUMENT(infer_request_options_add_stop(ro, "", 0, &error));
+  ARGUMENT(infer_request_options_add_stop_id(NULL, 1, &error));
+  ARGUMENT(infer_request_options_set_queue(NULL, NULL, 1, &error));
+  HANDLE(infer_request_options_set_queue(ro, bad_queue, 1, &error));
+  ARGUMENT(infer_threads_options_set(NULL, "threads", "1", &error));
+  ARGUMENT(infer_threads_options_set(to, "threads", "many", &error));
+  ARGUMENT(infer_threads_options_set_hooks(NULL, NULL, NULL, NULL, NULL, &error));
+
+  /* Thread pools. */
+  ARGUMENT(infer_threads_create(NULL, NULL, &error));
+  HANDLE(infer_threads_create((infer_threads_options *)(void *)garbage, &threads, &error));
+  OK(infer_threads_options_set(to, "cpus", "100000", &error));
+  ARGUMENT(infer_threads_create(to, &threads, &error));
+  CHECK(threads == NULL);
+  CHECK(infer_threads_count(NULL) == 0 && infer_threads_count(bad_threads) == 0);
+  infer_threads_free(NULL);
+  infer_threads_free(bad_threads);
+
+  /* Models. */
+  ARGUMENT(infer_model_load(NULL, INFER_NTS, NULL, &model, &error));
+  ARGUMENT(infer_model_load("x", INFER_NTS, NULL, NULL, &error));
+  HANDLE(infer_model_load("x", 1, (infer_model_options *)(void *)eo, &model, &error));
+  ANSWERS(INFER_ERR_IO, infer_model_load("no/such/file", INFER_NTS, NULL, &model, &error));
+  ANSWERS(INFER_ERR_IO, infer_model_load("", 0, NULL, &model, &error));
+  ANSWERS(INFER_ERR_INVALID_UTF8, infer_model_load("\xfe", INFER_NTS, NULL, &model, &error));
+  ARGUMENT(infer_model_load_from_memory(NULL, 5, NULL, &model, &error));
+  ARGUMENT(infer_model_load_from_memory(garbage, sizeof garbage, NULL, NULL, &error));
+  ANSWERS(INFER_ERR_INVALID_MODEL, infer_model_load_from_memory(garbage, sizeof garbage, NULL, &model, &error));
+  ANSWERS(INFER_ERR_INVALID_MODEL, infer_model_load_from_memory(NULL, 0, NULL, &model, &error));
+  CHECK(model == NULL);
+  ARGUMENT(infer_model_get_info(NULL, &info, &error));
+  HANDLE(infer_model_get_info(bad_model, &info, &error));
+  HANDLE(infer_model_get_info((infer_model *)(void *)mo, &info, &error));
+  HANDLE(infer_model_get_info((infer_model *)(void *)((char *)mo + 1), &info, &error));
+  ARGUMENT(infer_model_estimate(NULL, 1, NULL, NULL, &estimate, &error));
+  ARGUMENT(infer_model_estimate("x", 1, NULL, NULL, NULL, &error));
+  ANSWERS(INFER_ERR_IO, infer_model_estimate("x", 1, NULL, NULL, &estimate, &error));
+  CHECK(infer_model_metadata_count(NULL) == 0 && infer_model_metadata_count(bad_model) == 0);
+  ARGUMENT(infer_model_metadata_at(NULL, 0, &key, &n, &error));
+  HANDLE(infer_model_metadata_at(bad_model, 0, &key, &n, &error));
+  ARGUMENT(infer_model_metadata_at(bad_model, 0, NULL, &n, &error));
+  ARGUMENT(infer_model_metadata_get(NULL, "x", 1, buffer, sizeof buffer, &n, &error));
+  ARGUMENT(infer_model_tokenize(NULL, "x", 1, 0, &id, 1, &n, &error));
+  ARGUMENT(infer_model_tokenize(NULL, "x", 1, 0xff, &id, 1, &n, &error));
+  HANDLE(infer_model_tokenize(bad_model, "x", 1, 0, &id, 1, &n, &error));
+  ARGUMENT(infer_model_detokenize(NULL, &id, 1, 0, buffer, sizeof buffer, &n, &error));
+  ARGUMENT(infer_model_token_text(NULL, 0, buffer, sizeof buffer, &n, &error));
+  ARGUMENT(infer_model_special_token(NULL, INFER_TOKEN_BOS, &id, &error));
+  ARGUMENT(infer_model_is_end_of_generation(NULL, 0, &id, &error));
+  ARGUMENT(infer_model_apply_chat_template(NULL, &key, &key, NULL, 1, 0, buffer, sizeof buffer, &n, &error));
+  ARGUMENT(infer_model_apply_chat_template_json(NULL, "[]", 2, 0, buffer, sizeof buffer, &n, &error));
+  infer_model_free(NULL);
+  infer_model_free(bad_model);
+  infer_model_free((infer_model *)(void *)mo);
+
+  /* Engines. */
+  ARGUMENT(infer_engine_create(NULL, NULL, &engine, &error));
+  ARGUMENT(infer_engine_create(bad_model, NULL, NULL, &error));
+  HANDLE(infer_engine_create(bad_model, NULL, &engine, &error));
+  ARGUMENT(infer_engine_submit(NULL, ro, &request, &error));
+  HANDLE(infer_engine_submit(bad_engine, ro, &request, &error));
+  ARGUMENT(infer_engine_submit(bad_engine, ro, NULL, &error));
+  ARGUMENT(infer_engine_submit_batch(NULL, (const infer_request_options *const *)&ro, 1, &request, &error));
+  ARGUMENT(infer_engine_submit_batch(bad_engine, NULL, 0, &request, &error));
+  ARGUMENT(infer_engine_wait(NULL, 0, &request, 1, &n, &error));
+  ARGUMENT(infer_engine_wait(bad_engine, 0, &request, 0, &n, &error));
+  HANDLE(infer_engine_wait(bad_engine, 0, &request, 1, &n, &error));
+  ARGUMENT(infer_engine_drain(NULL, 0, &error));
+  ARGUMENT(infer_engine_pause(NULL, &error));
+  ARGUMENT(infer_engine_resume(NULL, &error));
+  ARGUMENT(infer_engine_trim(NULL, 1, &freed, &error));
+  ARGUMENT(infer_engine_cache_clear(NULL, "x", 1, &error));
+  ARGUMENT(infer_engine_step(NULL, &id, &error));
+  ARGUMENT(infer_engine_stats(NULL, &stats, &error));
+  HANDLE(infer_engine_stats(bad_engine, &stats, &error));
+  ARGUMENT(infer_engine_summary(NULL, buffer, sizeof buffer, &length, &error));
+  ARGUMENT(infer_engine_metrics_text(NULL, buffer, sizeof buffer, &length, &error));
+  infer_engine_free(NULL);
+  infer_engine_free(bad_engine);
+
+  /* Requests. */
+  ARGUMENT(infer_request_next(NULL, 0, &event, &error));
+  HANDLE(infer_request_next(bad_request, 0, &event, &error));
+  ARGUMENT(infer_request_next_many(NULL, 0, &event, 1, sizeof event, &n, &error));
+  ARGUMENT(infer_request_next_many(bad_request, 0, NULL, 1, sizeof event, &n, &error));
+  ARGUMENT(infer_request_next_many(bad_request, 0, &event, 0, sizeof event, &n, &error));
+  ARGUMENT(infer_request_next_many(bad_request, 0, &event, 1, 3, &n, &error));
+  ARGUMENT(infer_request_next_many(bad_request, 0, &event, SIZE_MAX, sizeof event, &n, &error));
+  ARGUMENT(infer_request_cancel(NULL, &error));
+  HANDLE(infer_request_cancel(bad_request, &error));
+  CHECK(infer_request_tag(NULL) == 0 && infer_request_tag(bad_request) == 0);
+  CHECK(infer_request_id(NULL) == 0 && infer_request_id(bad_request) == 0);
+  infer_request_free(NULL);
+  infer_request_free(bad_request);
+
+  /* Queues. */
+  ARGUMENT(infer_queue_create(NULL, &error));
+  ARGUMENT(infer_queue_next(NULL, 0, &event, 1, sizeof event, &n, &error));
+  HANDLE(infer_queue_next(bad_queue, 0, &event, 1, sizeof event, &n, &error));
+  ARGUMENT(infer_queue_fd(NULL, &fd, &error));
+  ARGUMENT(infer_queue_fd(bad_queue, NULL, &error));
+  HANDLE(infer_queue_fd(bad_queue, &fd, &error));
+  infer_queue_free(NULL);
+  infer_queue_free(bad_queue);
+
+  /* Statistics. */
+  ARGUMENT(infer_stats_delta(NULL, &stats, &stats, &error));
+  ARGUMENT(infer_stats_delta(&stats, NULL, &stats, &error));
+  ARGUMENT(infer_stats_delta(&stats, &stats, NULL, &error));
+  ARGUMENT(infer_stats_merge(NULL, &stats, &error));
+  stats.struct_size = 4;
+  ARGUMENT(infer_stats_merge(&stats, &stats, &error));
+
+  /* Outputs are untouched by failures. */
+  CHECK(n == 77 && key == NULL && engine == NULL && request == NULL && queue == NULL && copy == NULL);
+
+  infer_model_options_free(mo);
+  infer_engine_options_free(eo);
+  infer_request_options_free(ro);
+  infer_threads_options_free(to);
+  return 0;
+}

@@ -1,0 +1,206 @@
+//! The C examples: they compile without a warning with every compiler, against both libraries, and print exactly what
+//! the Rust library generates.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
+
+mod c;
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use c::Linking;
+use infer::engine::Engine;
+use infer::gguf::{Gguf, GgufWriter, LoadOptions, Value};
+use infer::options::{EngineOptions, Prompt, RequestOptions};
+
+const MODEL: &str = "models/tolstoy-3m-Q8_0.gguf";
+
+/// An example and its program for each way this machine can build it.
+struct Example {
+    name: &'static str,
+    programs: OnceLock<Vec<PathBuf>>,
+}
+
+static HELLO: Example = Example::new("hello.c");
+static BATCH: Example = Example::new("batch.c");
+static CHAT: Example = Example::new("chat.c");
+
+impl Example {
+    const fn new(name: &'static str) -> Self {
+        let programs = OnceLock::new();
+        Self { name, programs }
+    }
+
+    fn programs(&self) -> &[PathBuf] {
+        self.programs.get_or_init(|| {
+            let source = c::root().join("examples/c").join(self.name);
+            ["gcc", "clang"]
+                .into_iter()
+                .filter(|compiler| c::compiler(compiler, self.name))
+                .flat_map(|compiler| [(compiler, Linking::Shared), (compiler, Linking::Static)])
+                .map(|(compiler, linking)| c::build(compiler, &source, linking, "c99"))
+                .collect()
+        })
+    }
+
+    fn each(&self, check: impl Fn(&Path)) {
+        self.programs().iter().for_each(|program| check(program));
+    }
+}
+
+/// Runs a program that has to succeed and to leave the standard error empty; answers what it printed.
+fn output(program: &Path, args: &[&str], input: &str) -> String {
+    let output = c::run(program, args, input);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {}\n{err}", output.status);
+    assert_eq!(err, "");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What the Rust library generates for a prompt.
+fn greedy(model: &Path, prompt: Prompt, n: usize) -> common::Output {
+    let engine = Engine::new(common::load(model), EngineOptions::default()).unwrap();
+    let options = RequestOptions {
+        prompt,
+        ..common::greedy(n)
+    };
+    common::generate(&engine, options)
+}
+
+#[test]
+fn hello_prints_the_text_and_the_ids_of_the_rust_library() {
+    let prompt = "The old prince";
+    let expected = greedy(&c::root().join(MODEL), Prompt::Text(prompt.into()), 40);
+    assert!(expected.text.len() > 40);
+    HELLO.each(|hello| {
+        let text = output(hello, &[MODEL, prompt, "40", "0"], "");
+        assert_eq!(text, format!("{}\n", expected.text));
+        let ids = output(hello, &["--ids", MODEL, prompt, "40", "0"], "");
+        let ids: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
+        assert_eq!(ids, expected.tokens);
+    });
+}
+
+#[test]
+fn hello_without_arguments_uses_the_demo_model() {
+    HELLO.each(|hello| assert!(output(hello, &[], "").len() > 20));
+}
+
+#[test]
+fn hello_gives_the_reference_ids_of_stories260k() {
+    let Some(fixtures) = common::fixtures("hello on stories260K") else {
+        return;
+    };
+    let folder = fixtures.join("models/stories260K");
+    let model = folder.join("stories260K-F32.gguf");
+    let expected = common::read_json(&folder.join("expected-greedy.json"));
+    for case in expected["cases"].as_array().unwrap() {
+        let prompt = case["prompt"].as_str().unwrap();
+        let reference = common::ids(&case["greedy_ids"]);
+        let n = reference.len().to_string();
+        HELLO.each(|hello| {
+            let ids = output(hello, &["--ids", model.to_str().unwrap(), prompt, &n, "0"], "");
+            let ids: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
+            assert_eq!(ids, reference, "{prompt}");
+        });
+    }
+}
+
+#[test]
+fn hello_says_why_a_model_does_not_load() {
+    HELLO.each(|hello| {
+        let missing = c::run(hello, &["no/such/model.gguf"], "");
+        assert_eq!(missing.status.code(), Some(1));
+        let err = String::from_utf8(missing.stderr).unwrap();
+        assert!(
+            err.contains("no/such/model.gguf") && err.lines().count() == 1,
+            "{err}"
+        );
+        let wrong = c::run(hello, &["Cargo.toml"], "");
+        assert_eq!(wrong.status.code(), Some(1));
+        assert!(wrong.stdout.is_empty());
+        assert!(String::from_utf8(wrong.stderr).unwrap().contains("GGUF"));
+    });
+}
+
+#[test]
+fn batch_completes_each_prompt_as_if_it_were_alone() {
+    let prompts = ["The old prince", "Natasha", "In the morning", "Moscow"];
+    let model = c::root().join(MODEL);
+    let mut expected: Vec<String> = prompts
+        .iter()
+        .enumerate()
+        .map(|(i, prompt)| {
+            format!(
+                "[{i}] {}",
+                greedy(&model, Prompt::Text((*prompt).into()), 24).text
+            )
+        })
+        .collect();
+    expected.sort();
+    BATCH.each(|batch| {
+        let args: Vec<&str> = [MODEL, "24"].into_iter().chain(prompts).collect();
+        // They end in any order.
+        let text = output(batch, &args, "");
+        let mut found: Vec<String> = text
+            .trim_end_matches('\n')
+            .split("\n[")
+            .map(|t| format!("[{}", t.trim_start_matches('[')))
+            .collect();
+        found.sort();
+        assert_eq!(found, expected);
+    });
+}
+
+/// The demo model with a chat template, written to a temporary file.
+fn chat_model(folder: &Path) -> PathBuf {
+    let gguf = Gguf::open(&c::root().join(MODEL)).unwrap();
+    let data = gguf.load(&LoadOptions::default(), &mut |_, _| true).unwrap();
+    let mut writer = GgufWriter::new();
+    for (key, value) in gguf.metadata().iter() {
+        writer.insert(key, value.clone()).unwrap();
+    }
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}\
+                    {% if add_generation_prompt %}assistant:{% endif %}";
+    writer
+        .insert("tokenizer.chat_template", Value::String(template.into()))
+        .unwrap();
+    let bytes: Vec<Vec<u8>> = gguf
+        .tensors()
+        .iter()
+        .map(|t| data.get(&t.name).unwrap().to_vec())
+        .collect();
+    for (tensor, bytes) in gguf.tensors().iter().zip(&bytes) {
+        writer
+            .tensor(tensor.name.clone(), &tensor.dims, tensor.ty, bytes.as_slice())
+            .unwrap();
+    }
+    let path = folder.join("chat.gguf");
+    writer.write_file(&path).unwrap();
+    path
+}
+
+#[test]
+fn chat_carries_the_conversation_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = chat_model(folder.path());
+    let message = |role: &str, content: &str| serde_json::json!({"role": role, "content": content});
+    let mut conversation = vec![message("user", "Who is the prince?")];
+    let first = greedy(&model, Prompt::Messages(conversation.clone().into()), 16).text;
+    conversation.push(message("assistant", &first));
+    conversation.push(message("user", "And Natasha?"));
+    let second = greedy(&model, Prompt::Messages(conversation.into()), 16).text;
+    CHAT.each(|chat| {
+        let args = [model.to_str().unwrap(), "16", "0"];
+        let text = output(chat, &args, "Who is the prince?\nAnd Natasha?\n");
+        assert_eq!(text, format!("{first}\n{second}\n"));
+        let refused = c::run(chat, &[MODEL], "hello\n");
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(
+            String::from_utf8(refused.stderr)
+                .unwrap()
+                .contains("no chat template")
+        );
+    });
+}
