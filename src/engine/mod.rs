@@ -11,6 +11,8 @@ mod request;
 mod sequence;
 mod stats;
 mod stop;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::collections::VecDeque;

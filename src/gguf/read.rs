@@ -16,6 +16,7 @@ use super::file::Shard;
 use super::identity::{PositionalFile, io};
 use super::load::{Backing, LoadOptions, Progress, TensorBytes, TensorData, collect, report};
 use super::{GgufError, TensorInfo};
+use crate::kernel::with_signals_blocked;
 use crate::memory::{self, MemoryError, Region};
 use crate::{Error, Result};
 
@@ -189,7 +190,8 @@ fn run(
                     .name("infer-load".to_string())
                     .stack_size(STACK);
                 // A refused thread is no reason to fail: the others, or this one, do its work.
-                spawned += usize::from(thread.spawn_scoped(scope, work).is_ok());
+                let thread = with_signals_blocked(|| thread.spawn_scoped(scope, work));
+                spawned += usize::from(thread.is_ok());
             }
         }
         drop(sender);

@@ -23,6 +23,7 @@ mod x86_64;
 pub use activations::Activations;
 pub use level::CpuLevel;
 pub use matrix::{MatmulJob, Matrix, Precision, matmul};
+pub(crate) use pool::system::with_signals_blocked;
 pub use pool::{ThreadPool, ThreadPoolOptions, for_each_chunk_mut};
 pub(crate) use spawn::spawn_thread;
 pub use table::Kernels;
