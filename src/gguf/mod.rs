@@ -19,7 +19,9 @@
 //!
 //! # A file that changes while it is in use
 //! [`LoadMode::Read`], the default, copies the data into memory of the process: whatever happens to the file
-//! afterwards cannot be noticed, and a change between `open` and the end of `load` is an error value.
+//! afterwards cannot be noticed, and a change between `open` and the end of `load` is an error value (told by
+//! inode, length and time of modification: a write of the same length within one tick of the file system's clock
+//! goes unnoticed, and gives other weights but no undefined behaviour).
 //! [`LoadMode::Mmap`] maps the file: if another process truncates it, touching a lost page raises `SIGBUS`,
 //! which ends the host; choose it only for files that nobody writes to.
 
@@ -31,6 +33,7 @@ mod load;
 mod mapping;
 mod metadata;
 mod parse;
+mod read;
 mod split;
 mod tensors;
 mod writer;

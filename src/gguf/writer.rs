@@ -119,7 +119,7 @@ impl<'a> GgufWriter<'a> {
         Ok(self)
     }
 
-    /// Writes the file to `out`.
+    /// Writes the file to `out`, in many small pieces: buffer it.
     ///
     /// # Errors
     /// [`Error::Io`] when `out` fails; [`Error::Gguf`] when a number does not fit version 1 or the metadata is
