@@ -11,7 +11,7 @@ pub fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let mut fields = text.split('\u{1E}');
     let mut field = || fields.next().unwrap_or_default();
-    let flags = field().bytes().fold(0u32, |n, b| n * 2 + u32::from(b & 1));
+    let flags = field().bytes().fold(0u32, |n, b| n << 1 | u32::from(b & 1));
     let (tokens, merges, specials, input) = (field(), field(), field(), field());
     let list = |text: &str| -> Vec<String> {
         text.split('\u{1F}').filter(|t| !t.is_empty()).map(String::from).collect()
