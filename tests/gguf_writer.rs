@@ -81,7 +81,7 @@ fn check(gguf: &Gguf) {
     for (name, dims, ty, bytes) in tensors() {
         let t = gguf.tensor(name).unwrap();
         assert_eq!((&t.dims, t.ty, t.n_bytes), (&dims, ty, bytes.len() as u64));
-        assert_eq!(t.n_elements(), dims.iter().product());
+        assert_eq!(t.n_elements(), dims.iter().product::<u64>());
         assert_eq!(*data.get(name).unwrap(), *bytes, "{name}");
     }
     assert!(gguf.tensor("e").is_none() && data.get("e").is_none());

@@ -130,3 +130,57 @@ fn slices_that_the_engine_fails_on_do_not_reach_the_caller_as_panics() {
         let _ = render(source);
     }
 }
+
+#[test]
+fn syntax_and_values_that_would_overflow_the_stack_are_errors() {
+    for deep in [
+        format!("{{{{ {}1 }}}}", "not ".repeat(100_000)),
+        format!("{{{{ 1{} }}}}", "+1".repeat(100_000)),
+        format!("{{{{ x{} }}}}", ".a".repeat(100_000)),
+        format!("{{{{ 1{} }}}}", "|string".repeat(50_000)),
+        format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(20_000)),
+        "{% for x in messages recursive %}{{ loop([x]) }}{% endfor %}".to_string(),
+    ] {
+        assert!(
+            matches!(render(&deep), Err(TemplateError::Syntax(_))),
+            "{}",
+            &deep[..40]
+        );
+    }
+    let loops = |body: &str| {
+        format!(
+            "{{% set ns = namespace(x=[]) %}}{{% for i in range(99999) %}}{body}{{% endfor %}}{{{{ ns.x ~ '' }}}}"
+        )
+    };
+    for deep in [
+        loops("{% set ns.x = [ns.x] %}"),
+        loops("{% set ns.x = {'a': ns.x} %}"),
+        loops("{% set ns.x = (ns.x,) %}"),
+        loops("{% set ns.x = [ns.x][0:1] %}"),
+        loops("{% set ns.x = [ns.x] | map('list') %}"),
+        "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns }}{{ ns ~ '' }}".to_string(),
+        "{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns ~ '' }}".to_string(),
+        "{% set a = namespace() %}{% set b = namespace(a=a) %}{% set a.b = b %}{{ a ~ '' }}".to_string(),
+    ] {
+        assert!(matches!(render(&deep), Err(TemplateError::Render(_))), "{deep}");
+    }
+}
+
+#[test]
+fn strings_that_grow_without_end_are_errors() {
+    for source in [
+        "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}{% endfor %}",
+        "{% macro f(x, y='') %}{{ f(x ~ x, y) }}{% endmacro %}{{ f('abcdefgh' * 1000) }}",
+    ] {
+        assert!(
+            matches!(render(source), Err(TemplateError::Render(_))),
+            "{source}"
+        );
+    }
+    assert_eq!(
+        render("{% set ns = namespace(x='') %}{% for i in range(9) %}{% set ns.x = ns.x ~ i %}{% endfor %}{{ ns.x }}").unwrap(),
+        "012345678"
+    );
+}

@@ -55,7 +55,14 @@ impl Object for Generator {
 
 /// Whether `value` is a generator.
 pub(super) fn is_generator(value: &Value) -> bool {
-    value.downcast_object_ref::<Generator>().is_some()
+    items(value).is_some()
+}
+
+/// What a generator gives, without using it up.
+pub(super) fn items(value: &Value) -> Option<&[Value]> {
+    value
+        .downcast_object_ref::<Generator>()
+        .map(|generator| generator.items.as_slice())
 }
 
 fn wrap(value: Value) -> Result<Value, Error> {

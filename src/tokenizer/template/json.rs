@@ -25,6 +25,20 @@ pub(super) fn to_value(json: &serde_json::Value) -> Value {
     }
 }
 
+/// Length of all strings in a value of [`to_value`].
+pub(super) fn text_len(value: &Value) -> usize {
+    let items = |value: &Value| value.try_iter().into_iter().flatten().collect::<Vec<_>>();
+    match value.kind() {
+        ValueKind::String => value.as_str().map_or(0, str::len),
+        ValueKind::Seq => items(value).iter().map(text_len).sum(),
+        ValueKind::Map => items(value)
+            .iter()
+            .map(|key| text_len(key) + value.get_item(key).map_or(0, |v| text_len(&v)))
+            .sum(),
+        _ => 0,
+    }
+}
+
 struct Style {
     ensure_ascii: bool,
     indent: Option<String>,

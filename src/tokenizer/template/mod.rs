@@ -6,9 +6,9 @@
 //! prints them, and Python's methods on strings and dicts. minijinja does the rest.
 //!
 //! A template comes with a model file, from strangers. Its size, the instructions it runs, its depth of
-//! recursion and the text it puts out are bounded. Not bounded is the memory of strings that it builds
-//! inside expressions (`x ~ x` repeatedly); minijinja has no limit to set for that.
+//! recursion, the size and nesting of the values it keeps and the text it puts out are bounded.
 
+mod bounds;
 mod clock;
 mod generator;
 mod json;
@@ -31,7 +31,7 @@ const MAX_SOURCE: usize = 1 << 20;
 /// Instructions that one rendering may run.
 const FUEL: u64 = 10_000_000;
 /// Longest prompt, in bytes.
-const MAX_OUTPUT: usize = 256 << 20;
+const MAX_OUTPUT: usize = 128 << 20;
 const NAME: &str = "chat_template";
 
 /// A chat template cannot be used, or could not be rendered.
@@ -151,7 +151,7 @@ impl ChatTemplate {
         }
         let mut environment = environment()?;
         environment
-            .add_template_owned(NAME, source::prepare(source))
+            .add_template_owned(NAME, source::prepare(source)?)
             .map_err(|e| TemplateError::Syntax(describe(&e)))?;
         let mut template = Self {
             environment,
@@ -188,6 +188,8 @@ impl ChatTemplate {
         for (name, value) in &input.extra {
             context.push((name.clone(), json::to_value(value)));
         }
+        let input_bytes: usize = context.iter().map(|(_, v)| json::text_len(v)).sum();
+        context.push((bounds::INPUT.into(), Value::from(input_bytes)));
         let template = self
             .environment
             .get_template(NAME)
@@ -223,13 +225,20 @@ fn environment() -> Result<Environment<'static>, TemplateError> {
     environment.set_syntax(syntax);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_fuel(Some(FUEL));
-    environment.set_formatter(|out, _, value| {
-        match value.as_str() {
-            Some(text) => out.write_str(text),
-            None => out.write_str(&print::str(value)?),
-        }
-        .map_err(|_| minijinja::Error::new(ErrorKind::WriteFailure, "the output is too long"))
+    environment.set_formatter(|out, state, value| {
+        let printed;
+        let text = match value.as_str() {
+            Some(text) => text,
+            None => {
+                printed = print::str(value)?;
+                &printed
+            }
+        };
+        bounds::write(state, text.len())?;
+        out.write_str(text)
+            .map_err(|_| minijinja::Error::new(ErrorKind::WriteFailure, "the output is too long"))
     });
+    environment.add_function(bounds::FUNCTION, bounds::bounded);
     environment.set_unknown_method_callback(methods::call);
     environment.add_filter("tojson", json::tojson);
     methods::add_tests(&mut environment);

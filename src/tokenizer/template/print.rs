@@ -9,7 +9,7 @@ use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 use super::generator;
 
 /// Nesting beyond which printing is refused.
-const MAX_DEPTH: usize = 128;
+pub(super) const MAX_DEPTH: usize = 128;
 
 /// Longest text of one value, in bytes.
 const MAX_TEXT: usize = 64 << 20;
