@@ -10,6 +10,9 @@ use super::generic::matmul::{JobView, RowsFn};
 use super::{CpuLevel, RowType};
 use crate::quant::TensorType;
 
+/// Input, weight, bias, epsilon, output.
+type LayerNormFn = unsafe fn(&[f32], &[f32], Option<&[f32]>, f32, &mut [f32]);
+
 /// The kernels of one CPU level. There is one static table per level; see [`Kernels::for_level`].
 ///
 /// Every method's result depends on its arguments and the level only. Methods panic when lengths do not fit together,
@@ -26,7 +29,7 @@ pub struct Kernels {
     pub(crate) gelu_mul: unsafe fn(&mut [f32], &[f32]),
     pub(crate) softmax: unsafe fn(&mut [f32]),
     pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
-    pub(crate) layer_norm: unsafe fn(&[f32], &[f32], Option<&[f32]>, f32, &mut [f32]),
+    pub(crate) layer_norm: LayerNormFn,
     pub(crate) rope_interleaved: unsafe fn(&mut [f32], &[f32], &[f32]),
     pub(crate) rope_neox: unsafe fn(&mut [f32], &[f32], &[f32]),
     pub(crate) store_row: unsafe fn(RowType, &[f32], &mut [u8]),
@@ -48,7 +51,8 @@ macro_rules! define_level {
     ($S:ty, $level:expr $(, #[$attr:meta])*) => {
         use $crate::kernel::RowType;
         use $crate::kernel::chunk::{WeightChunk, XChunk};
-        use $crate::kernel::generic::matmul::{Bf16, F16, F32, JobView, RowsFn, rows_exact, rows_float, rows_int8};
+        use $crate::kernel::generic::float::{Bf16, F16, F32, rows_exact, rows_float};
+        use $crate::kernel::generic::matmul::{JobView, RowsFn, rows_int8};
         use $crate::kernel::generic::{ops, quantize, rows, unpack};
         use $crate::kernel::simd::Simd;
         use $crate::quant::TensorType;

@@ -160,7 +160,7 @@ unsafe fn gelu<S: Simd>(x: S::F) -> S::F {
     // SAFETY: register arithmetic only.
     unsafe {
         let cubic = S::fma(S::mul(x, x), S::splat(0.044_715), S::splat(1.0));
-        let u = S::mul(S::mul(x, S::splat(-1.595_769_1)), cubic);
+        let u = S::mul(S::mul(x, S::splat(-1.595_769)), cubic);
         S::div(x, S::add(S::splat(1.0), exp::<S>(u)))
     }
 }

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "raw loads and stores of the vector trait")]
 
-use super::matmul::{Bf16, F16, F32, Floats};
+use super::float::{Bf16, F16, F32, Floats};
 use super::quantize::{largest_magnitude, scale_of, to_i8};
 use crate::kernel::RowType;
 use crate::kernel::simd::{Simd, load_part, store_part};

@@ -1,10 +1,6 @@
 //! The portable level: eight lanes as a plain array, which a compiler may or may not turn into vectors.
 
 #![allow(unsafe_code, reason = "implements the unsafe vector trait; raw loads")]
-#![allow(
-    clippy::needless_range_loop,
-    reason = "fixed-size lanes: the index form is the one compilers turn into vectors"
-)]
 
 use crate::kernel::chunk::{GROUP, WeightChunk, XChunk};
 use crate::kernel::simd::{MIN, Simd};
