@@ -1,5 +1,7 @@
 //! The thread pool through its public interface.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests stop at the first error")]
+
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
