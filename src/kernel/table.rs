@@ -46,9 +46,10 @@ impl std::fmt::Debug for Kernels {
     }
 }
 
-/// Defines a level's entry points and its `TABLE`: `$S` implements `Simd`, `$attr` enables its features.
+/// Defines a level's entry points and its `TABLE`: `$S` implements `Simd`, `$attr` enables its features, `$quantize` those
+/// for quantizing (with AVX-512 the compiler turns those loops into gathers, three times slower than AVX2).
 macro_rules! define_level {
-    ($S:ty, $level:expr $(, #[$attr:meta])*) => {
+    ($S:ty, $level:expr $(, #[$attr:meta] ; quantize #[$quantize:meta])?) => {
         use $crate::kernel::RowType;
         use $crate::kernel::chunk::{WeightChunk, XChunk};
         use $crate::kernel::generic::float::{Bf16, F16, F32, rows_exact, rows_float};
@@ -59,7 +60,7 @@ macro_rules! define_level {
 
         type S = $S;
 
-        $crate::kernel::table::entries! { [$(#[$attr])*]
+        $crate::kernel::table::entries! { [$(#[$attr])?]
             fn dot(a: &[f32], b: &[f32]) -> f32 = ops::dot::<S>;
             fn sum(x: &[f32]) -> f32 = ops::sum::<S>;
             fn max(x: &[f32]) -> f32 = ops::max::<S>;
@@ -78,12 +79,12 @@ macro_rules! define_level {
             fn add_weighted_rows(ty: RowType, w: &[f32], r: &[u8], acc: &mut [f32]) -> () = rows::add_weighted::<S>;
         }
 
-        $(#[$attr])*
+        $(#[$quantize])?
         unsafe fn quantize_chunk(x: &[f32], out: &mut XChunk) {
             quantize::quantize_chunk(x, &<S as Simd>::SLOT, out);
         }
 
-        $crate::kernel::table::matrices! { [$(#[$attr])*] S;
+        $crate::kernel::table::matrices! { [$(#[$attr])?] S;
             Q4_0 q4_0 unpack::Q4_0,
             Q4_1 q4_1 unpack::Q4_1,
             Q5_0 q5_0 unpack::Q5_0,
