@@ -4,6 +4,12 @@
 //! beside `limit/dram_read`; `gemm` in multiply-adds per second (printed as elements), beside `limit/vpdpbusd`; a few vector
 //! operations. `INFER_BENCH_THREADS` sets the number of threads, otherwise all CPUs of the process are used.
 
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a benchmark stops at the first error"
+)]
+
 use std::hint::black_box;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! Dequantization against rows expanded by the `gguf` Python package (`NAME.rows.f32` of the fixtures).
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests stop at the first error")]
+
 use std::path::PathBuf;
 
 use infer::quant::{TensorType, dequantize_row};

@@ -90,6 +90,7 @@ pub(crate) trait Simd: Copy + 'static {
 }
 
 /// The inverse of a slot order as bytes: which group lies in each slot.
+#[cfg(target_arch = "x86_64")]
 pub(crate) const fn group_in_slot(slot: [usize; 16]) -> [i8; 16] {
     let mut groups = [0; 16];
     let mut g = 0;
@@ -101,6 +102,7 @@ pub(crate) const fn group_in_slot(slot: [usize; 16]) -> [i8; 16] {
 }
 
 /// Which of 8 scales of 32 values belongs to each slot.
+#[cfg(target_arch = "x86_64")]
 pub(crate) const fn pair_in_slot(slot: [usize; 16]) -> [i8; 16] {
     let mut pairs = group_in_slot(slot);
     let mut i = 0;

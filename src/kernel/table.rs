@@ -10,6 +10,9 @@ use super::generic::matmul::{JobView, RowsFn};
 use super::{CpuLevel, RowType};
 use crate::quant::TensorType;
 
+/// Input, weight, bias, epsilon, output.
+type LayerNormFn = unsafe fn(&[f32], &[f32], Option<&[f32]>, f32, &mut [f32]);
+
 /// The kernels of one CPU level. There is one static table per level; see [`Kernels::for_level`].
 ///
 /// Every method's result depends on its arguments and the level only. Methods panic when lengths do not fit together,
@@ -27,7 +30,7 @@ pub struct Kernels {
     pub(crate) exp_minus: unsafe fn(&mut [f32], f32) -> f32,
     pub(crate) softmax: unsafe fn(&mut [f32]),
     pub(crate) rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
-    pub(crate) layer_norm: unsafe fn(&[f32], &[f32], Option<&[f32]>, f32, &mut [f32]),
+    pub(crate) layer_norm: LayerNormFn,
     pub(crate) rope_interleaved: unsafe fn(&mut [f32], &[f32], &[f32]),
     pub(crate) rope_neox: unsafe fn(&mut [f32], &[f32], &[f32]),
     pub(crate) store_row: unsafe fn(RowType, &[f32], &mut [u8]),
@@ -44,19 +47,21 @@ impl std::fmt::Debug for Kernels {
     }
 }
 
-/// Defines a level's entry points and its `TABLE`: `$S` implements `Simd`, `$attr` enables its features.
+/// Defines a level's entry points and its `TABLE`: `$S` implements `Simd`, `$attr` enables its features, `$quantize` those
+/// for quantizing (with AVX-512 the compiler turns those loops into gathers, three times slower than AVX2).
 macro_rules! define_level {
-    ($S:ty, $level:expr $(, #[$attr:meta])*) => {
+    ($S:ty, $level:expr $(, #[$attr:meta] ; quantize #[$quantize:meta])?) => {
         use $crate::kernel::RowType;
         use $crate::kernel::chunk::{WeightChunk, XChunk};
-        use $crate::kernel::generic::matmul::{Bf16, F16, F32, JobView, RowsFn, rows_exact, rows_float, rows_int8};
+        use $crate::kernel::generic::float::{Bf16, F16, F32, rows_exact, rows_float};
+        use $crate::kernel::generic::matmul::{JobView, RowsFn, rows_int8};
         use $crate::kernel::generic::{ops, quantize, rows, unpack};
         use $crate::kernel::simd::Simd;
         use $crate::quant::TensorType;
 
         type S = $S;
 
-        $crate::kernel::table::entries! { [$(#[$attr])*]
+        $crate::kernel::table::entries! { [$(#[$attr])?]
             fn dot(a: &[f32], b: &[f32]) -> f32 = ops::dot::<S>;
             fn sum(x: &[f32]) -> f32 = ops::sum::<S>;
             fn max(x: &[f32]) -> f32 = ops::max::<S>;
@@ -76,12 +81,12 @@ macro_rules! define_level {
             fn add_weighted_rows(ty: RowType, w: &[f32], r: &[u8], acc: &mut [f32]) -> () = rows::add_weighted::<S>;
         }
 
-        $(#[$attr])*
+        $(#[$quantize])?
         unsafe fn quantize_chunk(x: &[f32], out: &mut XChunk) {
             quantize::quantize_chunk(x, &<S as Simd>::SLOT, out);
         }
 
-        $crate::kernel::table::matrices! { [$(#[$attr])*] S;
+        $crate::kernel::table::matrices! { [$(#[$attr])?] S;
             Q4_0 q4_0 unpack::Q4_0,
             Q4_1 q4_1 unpack::Q4_1,
             Q5_0 q5_0 unpack::Q5_0,

@@ -1,5 +1,11 @@
 //! The algorithms, written once over [`super::simd::Simd`].
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over fixed sizes and small tiles: the index form says which array moves and compiles to vectors"
+)]
+
+pub(crate) mod float;
 pub(crate) mod matmul;
 pub(crate) mod ops;
 pub(crate) mod quantize;

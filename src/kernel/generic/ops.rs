@@ -40,9 +40,9 @@ pub(crate) unsafe fn dot<S: Simd>(a: &[f32], b: &[f32]) -> f32 {
         let mut acc = [S::splat(0.0); 4];
         let mut i = 0;
         while i + 4 * S::LANES <= n {
-            for (j, acc) in acc.iter_mut().enumerate() {
+            for j in 0..4 {
                 let at = i + j * S::LANES;
-                *acc = S::fma(S::load(pa.add(at)), S::load(pb.add(at)), *acc);
+                acc[j] = S::fma(S::load(pa.add(at)), S::load(pb.add(at)), acc[j]);
             }
             i += 4 * S::LANES;
         }
@@ -67,8 +67,8 @@ pub(crate) unsafe fn sum<S: Simd>(x: &[f32]) -> f32 {
         let mut acc = [S::splat(0.0); 4];
         let mut i = 0;
         while i + 4 * S::LANES <= n {
-            for (j, acc) in acc.iter_mut().enumerate() {
-                *acc = S::add(*acc, S::load(p.add(i + j * S::LANES)));
+            for j in 0..4 {
+                acc[j] = S::add(acc[j], S::load(p.add(i + j * S::LANES)));
             }
             i += 4 * S::LANES;
         }
@@ -160,7 +160,7 @@ unsafe fn gelu<S: Simd>(x: S::F) -> S::F {
     // SAFETY: register arithmetic only.
     unsafe {
         let cubic = S::fma(S::mul(x, x), S::splat(0.044_715), S::splat(1.0));
-        let u = S::mul(S::mul(x, S::splat(-1.595_769_1)), cubic);
+        let u = S::mul(S::mul(x, S::splat(-1.595_769)), cubic);
         S::div(x, S::add(S::splat(1.0), exp::<S>(u)))
     }
 }

@@ -35,27 +35,44 @@ pub(crate) fn to_i8(x: f32, inverse: f32) -> i8 {
 /// Quantizes one chunk; `x` may be shorter than 256, the rest is zero. `slot` is the level's order of scales.
 #[inline(always)]
 pub(crate) fn quantize_chunk(x: &[f32], slot: &[usize; 16], out: &mut XChunk) {
-    let mut padded = [0.0f32; CHUNK];
-    padded[..x.len()].copy_from_slice(x);
-    for (b, x) in padded.as_chunks::<32>().0.iter().enumerate() {
-        let (scale, inverse) = scale_of(largest_magnitude(x));
-        let q: &mut [i8; 32] = &mut out.q[..].as_chunks_mut::<32>().0[b];
-        if inverse == 0.0 {
-            *q = [0; 32];
-        } else {
-            for (q, &x) in q.iter_mut().zip(x) {
-                *q = to_i8(x, inverse);
-            }
+    if let Some(whole) = x.as_chunks::<CHUNK>().0.first() {
+        quantize_whole(whole, slot, out);
+    } else {
+        let mut padded = [0.0f32; CHUNK];
+        padded[..x.len()].copy_from_slice(x);
+        quantize_whole(&padded, slot, out);
+    }
+}
+
+/// In passes over the whole chunk, each of which compiles to vector code.
+#[inline(always)]
+fn quantize_whole(x: &[f32; CHUNK], slot: &[usize; 16], out: &mut XChunk) {
+    let mut scales = [0.0f32; 8];
+    let mut inverses = [0.0f32; 8];
+    for b in 0..8 {
+        scales[b] = largest_magnitude(&x[32 * b..32 * b + 32]);
+    }
+    for b in 0..8 {
+        (scales[b], inverses[b]) = scale_of(scales[b]);
+    }
+    for b in 0..8 {
+        for i in 32 * b..32 * b + 32 {
+            // A value that is not finite gives an arbitrary byte, and its block's scale is NaN.
+            out.q[i] = to_i8(x[i], inverses[b]);
         }
-        for half in 0..2 {
-            let sum: i32 = q[GROUP * half..GROUP * (half + 1)]
-                .iter()
-                .map(|&q| i32::from(q))
-                .sum();
-            let at = slot[2 * b + half];
-            out.s[at] = scale;
-            out.sum[at] = sum as f32;
-            out.scaled_sum[at] = scale * sum as f32;
+    }
+    let mut sums = [0i16; 16];
+    for g in 0..16 {
+        let mut sum = 0i16;
+        for i in GROUP * g..GROUP * (g + 1) {
+            sum += i16::from(out.q[i]);
         }
+        sums[g] = sum;
+    }
+    for g in 0..16 {
+        let (at, scale, sum) = (slot[g], scales[g / 2], f32::from(sums[g]));
+        out.s[at] = scale;
+        out.sum[at] = sum;
+        out.scaled_sum[at] = scale * sum;
     }
 }

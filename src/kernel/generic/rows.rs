@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "raw loads and stores of the vector trait")]
 
-use super::matmul::{Bf16, F16, F32, Floats};
+use super::float::{Bf16, F16, F32, Floats};
 use super::quantize::{largest_magnitude, scale_of, to_i8};
 use crate::kernel::RowType;
 use crate::kernel::simd::{Simd, load_part, store_part};
@@ -92,15 +92,23 @@ unsafe fn dot_typed<S: Simd, W: Floats>(q: &[f32], rows: &[u8], head: usize, out
             let values = row.add(head);
             let mut acc = [S::splat(0.0); 2];
             let mut k = 0;
-            let mut which = 0;
-            while k < whole {
-                acc[which] = S::fma(
+            while k + 2 * S::LANES <= whole {
+                for j in 0..2 {
+                    let at = k + j * S::LANES;
+                    acc[j] = S::fma(
+                        S::load(q.as_ptr().add(at)),
+                        W::load::<S>(values.add(at * W::BYTES)),
+                        acc[j],
+                    );
+                }
+                k += 2 * S::LANES;
+            }
+            if k < whole {
+                acc[0] = S::fma(
                     S::load(q.as_ptr().add(k)),
                     W::load::<S>(values.add(k * W::BYTES)),
-                    acc[which],
+                    acc[0],
                 );
-                which ^= 1;
-                k += S::LANES;
             }
             if whole < n {
                 let v = load_part_of::<S, W>(values.add(whole * W::BYTES), n - whole);

@@ -1,10 +1,6 @@
 //! The portable level: eight lanes as a plain array, which a compiler may or may not turn into vectors.
 
 #![allow(unsafe_code, reason = "implements the unsafe vector trait; raw loads")]
-#![allow(
-    clippy::needless_range_loop,
-    reason = "fixed-size lanes: the index form is the one compilers turn into vectors"
-)]
 
 use crate::kernel::chunk::{GROUP, WeightChunk, XChunk};
 use crate::kernel::simd::{MIN, Simd};
@@ -15,6 +11,16 @@ pub(crate) struct Scalar;
 
 const LANES: usize = 8;
 type F = [f32; LANES];
+
+// The standard `map` of arrays is not always inlined.
+#[inline(always)]
+fn map1<T: Copy>(a: [T; LANES], f: impl Fn(T) -> f32) -> F {
+    let mut r = [0.0; LANES];
+    for i in 0..LANES {
+        r[i] = f(a[i]);
+    }
+    r
+}
 
 #[inline(always)]
 fn map2(a: F, b: F, f: impl Fn(f32, f32) -> f32) -> F {
@@ -78,11 +84,11 @@ impl Simd for Scalar {
     unsafe fn round(a: F) -> F {
         // Adding 1.5 · 2^23 leaves no fraction bits, so the addition itself rounds to nearest even.
         const MAGIC: f32 = 12_582_912.0;
-        a.map(|x| (x + MAGIC) - MAGIC)
+        map1(a, |x| (x + MAGIC) - MAGIC)
     }
     #[inline(always)]
     unsafe fn pow2(n: F) -> F {
-        n.map(|x| f32::from_bits((((x as i32) + 127) as u32) << 23))
+        map1(n, |x| f32::from_bits((((x as i32) + 127) as u32) << 23))
     }
     #[inline(always)]
     unsafe fn sum(a: F) -> f32 {
@@ -99,17 +105,17 @@ impl Simd for Scalar {
     #[inline(always)]
     unsafe fn load_f16(p: *const u8) -> F {
         // SAFETY: the caller gives LANES readable 16-bit values.
-        unsafe { p.cast::<[u16; LANES]>().read_unaligned() }.map(f16_to_f32)
+        map1(unsafe { p.cast::<[u16; LANES]>().read_unaligned() }, f16_to_f32)
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const u8) -> F {
         // SAFETY: the caller gives LANES readable 16-bit values.
-        unsafe { p.cast::<[u16; LANES]>().read_unaligned() }.map(bf16_to_f32)
+        map1(unsafe { p.cast::<[u16; LANES]>().read_unaligned() }, bf16_to_f32)
     }
     #[inline(always)]
     unsafe fn load_i8(p: *const u8) -> F {
         // SAFETY: the caller gives LANES readable bytes.
-        unsafe { p.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from)
+        map1(unsafe { p.cast::<[i8; LANES]>().read_unaligned() }, f32::from)
     }
     #[inline(always)]
     unsafe fn f16(bits: u16) -> f32 {

@@ -5,10 +5,6 @@
 //! it bit for bit. No closures here: one that is not inlined would be compiled without the level's features.
 
 #![allow(unsafe_code, reason = "calls the unsafe vector trait")]
-#![allow(
-    clippy::needless_range_loop,
-    reason = "fixed-size loops: the index form is the one compilers turn into vectors"
-)]
 
 use crate::kernel::chunk::WeightChunk;
 use crate::kernel::simd::{MIN, OFFSET, Simd, WIDE};

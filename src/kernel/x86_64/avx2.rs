@@ -304,6 +304,7 @@ pub(crate) mod table {
     crate::kernel::table::define_level!(
         super::Avx2,
         crate::kernel::CpuLevel::Avx2,
-        #[target_feature(enable = "avx2,fma,f16c")]
+        #[target_feature(enable = "avx2,fma,f16c")];
+        quantize #[target_feature(enable = "avx2,fma,f16c")]
     );
 }

@@ -284,6 +284,7 @@ pub(crate) mod table {
     crate::kernel::table::define_level!(
         super::Avx512,
         crate::kernel::CpuLevel::Avx512,
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")];
+        quantize #[target_feature(enable = "avx2,fma,f16c")]
     );
 }

@@ -1,4 +1,9 @@
 //! The x86-64 levels.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "loops over fixed sizes and small tiles: the index form says which array moves and compiles to vectors"
+)]
+
 pub(crate) mod avx2;
 pub(crate) mod avx512;

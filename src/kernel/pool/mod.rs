@@ -10,6 +10,8 @@
     reason = "lends a job's closure to the workers; thread attributes through libc"
 )]
 
+pub(super) mod system;
+
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -17,6 +19,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+pub use system::available_cpus;
 
 use super::KernelError;
 use super::chunk::WeightChunk;
@@ -129,7 +133,7 @@ impl ThreadPool {
     /// The number of threads is 0 or absurd, a CPU number is not one this process may use, or the system refuses a
     /// thread or memory; threads already started are joined first.
     pub fn new(options: ThreadPoolOptions) -> Result<Self, KernelError> {
-        let allowed = available_cpus();
+        let allowed = system::available_cpus();
         let cpus = options.cpus.filter(|c| !c.is_empty());
         let threads = options.threads.or(cpus.as_ref().map(Vec::len)).unwrap_or(allowed);
         let refuse = |reason: String| KernelError::Pool { threads, reason };
@@ -198,7 +202,7 @@ impl ThreadPool {
                 hook(on_stop);
             };
             let builder = std::thread::Builder::new()
-                .name(thread_name(prefix, worker))
+                .name(system::thread_name(prefix, worker))
                 .stack_size(STACK);
             let spawned = system::with_signals_blocked(|| builder.spawn(body));
             // On failure, dropping the pool joins the threads there are.
@@ -461,95 +465,4 @@ pub fn for_each_chunk_mut<T: Send>(
         // SAFETY: from + n <= len, and no other task has this piece.
         f(i, unsafe { std::slice::from_raw_parts_mut(base.piece(from), n) });
     });
-}
-
-/// CPUs this process may use: scheduler affinity, lowered by the cgroup's quota (v1 and v2).
-pub fn available_cpus() -> usize {
-    // The standard library reads both on Linux.
-    std::thread::available_parallelism().map_or(1, |n| n.get())
-}
-
-/// `prefix-worker`, the prefix cut so that the whole fits the 15 bytes the system keeps, and without NUL.
-fn thread_name(prefix: &str, worker: usize) -> String {
-    let suffix = format!("-{worker}");
-    let mut name = String::new();
-    for c in prefix.chars().filter(|&c| c != '\0') {
-        if name.len() + c.len_utf8() + suffix.len() > 15 {
-            break;
-        }
-        name.push(c);
-    }
-    name + &suffix
-}
-
-#[cfg(target_os = "linux")]
-pub(super) mod system {
-    //! Affinity and signal masks of Linux.
-
-    /// Whether the process may run on `cpu`.
-    pub fn may_use(cpu: usize) -> bool {
-        // SAFETY: a zeroed set is valid; the call writes at most its size.
-        let set = unsafe {
-            let mut set: libc::cpu_set_t = std::mem::zeroed();
-            if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) != 0 {
-                return true;
-            }
-            set
-        };
-        // SAFETY: the index is inside the set.
-        cpu < 8 * size_of::<libc::cpu_set_t>() && unsafe { libc::CPU_ISSET(cpu, &set) }
-    }
-
-    /// Pins the current thread; without effect where the system refuses.
-    pub fn pin(cpu: usize) {
-        if cpu < 8 * size_of::<libc::cpu_set_t>() {
-            // SAFETY: a zeroed set is valid, the index is inside it, the call reads its size.
-            unsafe {
-                let mut set: libc::cpu_set_t = std::mem::zeroed();
-                libc::CPU_SET(cpu, &mut set);
-                libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set);
-            }
-        }
-    }
-
-    pub use super::signals::with_signals_blocked;
-}
-
-#[cfg(unix)]
-mod signals {
-    /// Runs `f` with all signals blocked on this thread, so that threads it creates inherit that.
-    pub fn with_signals_blocked<R>(f: impl FnOnce() -> R) -> R {
-        // SAFETY: both sets are initialised by the calls before they are read.
-        unsafe {
-            let mut all: libc::sigset_t = std::mem::zeroed();
-            let mut old: libc::sigset_t = std::mem::zeroed();
-            libc::sigfillset(&mut all);
-            let blocked = libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old) == 0;
-            let result = f();
-            if blocked {
-                libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut());
-            }
-            result
-        }
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(super) mod system {
-    //! No affinity here.
-
-    /// CPU numbers are not checked.
-    pub fn may_use(_: usize) -> bool {
-        true
-    }
-    /// Without effect.
-    pub fn pin(_: usize) {}
-
-    #[cfg(unix)]
-    pub use super::signals::with_signals_blocked;
-    /// There are no signals to block.
-    #[cfg(not(unix))]
-    pub fn with_signals_blocked<R>(f: impl FnOnce() -> R) -> R {
-        f()
-    }
 }

@@ -1,0 +1,83 @@
+//! What a pool asks of the operating system: CPUs, affinity, signal masks, thread names.
+
+#![allow(unsafe_code, reason = "affinity and signal masks through libc")]
+
+/// CPUs this process may use: scheduler affinity, lowered by the cgroup's quota (v1 and v2).
+pub fn available_cpus() -> usize {
+    // The standard library reads both on Linux.
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// `prefix-worker`, the prefix cut so that the whole fits the 15 bytes the system keeps, and without NUL.
+pub(super) fn thread_name(prefix: &str, worker: usize) -> String {
+    let suffix = format!("-{worker}");
+    let mut name = String::new();
+    for c in prefix.chars().filter(|&c| c != '\0') {
+        if name.len() + c.len_utf8() + suffix.len() > 15 {
+            break;
+        }
+        name.push(c);
+    }
+    name + &suffix
+}
+
+/// Whether the process may run on `cpu`.
+#[cfg(target_os = "linux")]
+pub(super) fn may_use(cpu: usize) -> bool {
+    // SAFETY: a zeroed set is valid; the call writes at most its size.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) != 0 {
+            return true;
+        }
+        set
+    };
+    // SAFETY: the index is inside the set.
+    cpu < 8 * size_of::<libc::cpu_set_t>() && unsafe { libc::CPU_ISSET(cpu, &set) }
+}
+
+/// CPU numbers are not checked where there is no affinity.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn may_use(_: usize) -> bool {
+    true
+}
+
+/// Pins the current thread; without effect where the system refuses.
+#[cfg(target_os = "linux")]
+pub(super) fn pin(cpu: usize) {
+    if cpu < 8 * size_of::<libc::cpu_set_t>() {
+        // SAFETY: a zeroed set is valid, the index is inside it, the call reads its size.
+        unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(cpu, &mut set);
+            libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set);
+        }
+    }
+}
+
+/// Without effect where there is no affinity.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn pin(_: usize) {}
+
+/// Runs `f` with all signals blocked on this thread, so that threads it creates inherit that.
+#[cfg(unix)]
+pub(crate) fn with_signals_blocked<R>(f: impl FnOnce() -> R) -> R {
+    // SAFETY: both sets are initialised by the calls before they are read.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        let mut old: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        let blocked = libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut old) == 0;
+        let result = f();
+        if blocked {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &old, std::ptr::null_mut());
+        }
+        result
+    }
+}
+
+/// There are no signals to block.
+#[cfg(not(unix))]
+pub(crate) fn with_signals_blocked<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
