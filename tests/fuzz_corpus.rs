@@ -9,11 +9,20 @@ use std::path::PathBuf;
 
 mod common;
 
+#[path = "../fuzz/bodies/detokenize.rs"]
+mod detokenize_body;
+
 #[path = "../fuzz/bodies/gguf.rs"]
 mod gguf_body;
 
 #[path = "../fuzz/bodies/model.rs"]
 mod model_body;
+
+#[path = "../fuzz/bodies/template.rs"]
+mod template_body;
+
+#[path = "../fuzz/bodies/tokenizer.rs"]
+mod tokenizer_body;
 
 fn corpus(target: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -33,6 +42,21 @@ fn run(target: &str, body: fn(&[u8])) {
         println!("{}", path.display());
         body(&std::fs::read(&path).unwrap());
     }
+}
+
+#[test]
+fn detokenize() {
+    run("detokenize", detokenize_body::run);
+}
+
+#[test]
+fn template() {
+    run("template", template_body::run);
+}
+
+#[test]
+fn tokenizer() {
+    run("tokenizer", tokenizer_body::run);
 }
 
 #[test]

@@ -12,7 +12,10 @@ fn bytes() -> &'static Tokenizer {
         let texts = (0..=255u8).map(|b| format!("<0x{b:02X}>")).collect();
         m.insert("tokenizer.ggml.model", Value::String("llama".into()));
         m.insert("tokenizer.ggml.tokens", Value::Array(Array::String(texts)));
-        m.insert("tokenizer.ggml.token_type", Value::Array(Array::I32(vec![6; 256])));
+        m.insert(
+            "tokenizer.ggml.token_type",
+            Value::Array(Array::I32(vec![6; 256])),
+        );
         Tokenizer::from_metadata(&m)
             .expect("a vocabulary of all bytes")
             .expect("a tokenizer")
