@@ -35,8 +35,19 @@ pub enum MemoryError {
     },
 }
 
+/// From here on a vector that is to be filled is compared with what is available: the system promises more memory than
+/// it has, and ends processes that use it.
+const CHECKED_BYTES: usize = 64 << 20;
+
 /// A vector of `len` copies of `value`, or an error when memory is short.
 pub fn filled<T: Clone>(value: T, len: usize, what: &str) -> Result<Vec<T>, MemoryError> {
+    let bytes = len.saturating_mul(size_of::<T>());
+    if bytes >= CHECKED_BYTES && bytes as u64 > available() {
+        return Err(MemoryError::Exhausted {
+            what: what.to_string(),
+            bytes,
+        });
+    }
     let mut v = with_capacity(len, what)?;
     v.resize(len, value);
     Ok(v)
@@ -88,28 +99,49 @@ impl std::ops::DerefMut for Region {
 /// Bytes of memory this process can still use: what the system has free or can free, within the limit of its control
 /// group. A guess of 1 GiB where the system does not tell.
 pub fn available() -> u64 {
-    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let system = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|l| l.starts_with("MemAvailable:"))?;
-        line.split_whitespace()
-            .nth(1)?
-            .parse::<u64>()
-            .ok()?
-            .checked_mul(1024)
-    });
-    let group = |limit: &str, usage: &str| Some(number(limit)?.saturating_sub(number(usage)?));
+    let read = |path: &str| std::fs::read_to_string(path).ok();
+    let number = |path: &str| read(path)?.trim().parse::<u64>().ok();
+    let system = read("/proc/meminfo").and_then(|text| field(&text, "MemAvailable:")?.checked_mul(1024));
+    let group = |limit: &str, usage: &str, stat: &str, cache: [&str; 2]| {
+        // Cached pages of files count as used, but make room: a model file just read would fill the group.
+        let stat = read(stat).unwrap_or_default();
+        let cached = cache
+            .iter()
+            .filter_map(|name| field(&stat, name))
+            .fold(0u64, u64::saturating_add);
+        let used = number(usage)?.saturating_sub(cached);
+        Some(number(limit)?.saturating_sub(used))
+    };
     [
         system,
-        group("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        group(
+            "/sys/fs/cgroup/memory.max",
+            "/sys/fs/cgroup/memory.current",
+            "/sys/fs/cgroup/memory.stat",
+            ["active_file", "inactive_file"],
+        ),
         group(
             "/sys/fs/cgroup/memory/memory.limit_in_bytes",
             "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+            "/sys/fs/cgroup/memory/memory.stat",
+            ["total_active_file", "total_inactive_file"],
         ),
     ]
     .into_iter()
     .flatten()
     .min()
     .unwrap_or(1 << 30)
+}
+
+/// The number after the line's first word `name`.
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines()
+        .find_map(|line| {
+            let mut words = line.split_whitespace();
+            (words.next() == Some(name)).then(|| words.next())?
+        })?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -121,6 +153,21 @@ mod tests {
         let e = with_capacity::<u64>(usize::MAX / 16, "a test").unwrap_err();
         assert!(e.to_string().contains("for a test"), "{e}");
         assert!(Region::new(usize::MAX / 2, "a test").is_err());
+    }
+
+    #[test]
+    fn more_than_there_is_is_refused_instead_of_being_touched() {
+        let e = filled(0u64, (available() / 8) as usize * 4, "a test").unwrap_err();
+        assert!(e.to_string().contains("for a test"), "{e}");
+    }
+
+    #[test]
+    fn fields_are_found_by_their_whole_name() {
+        let text = "inactive_file 7\nfile 12\nMemAvailable:   34 kB\n";
+        assert_eq!(field(text, "file"), Some(12));
+        assert_eq!(field(text, "MemAvailable:"), Some(34));
+        assert_eq!(field(text, "active_file"), None);
+        assert!(available() > 0);
     }
 
     #[test]

@@ -583,13 +583,15 @@ fn many_threads_submit_read_cancel_and_drop() {
     }));
     let expected = generate(&engine, text("Natasha", greedy(10))).tokens;
     let finished = Arc::new(AtomicUsize::new(0));
-    let threads: Vec<_> = (0..16)
+    let milliseconds =
+        std::env::var("INFER_STRESS_SECONDS").map_or(1500, |s| 1000 * s.parse::<u64>().unwrap());
+    let threads: Vec<_> = (0..64)
         .map(|t| {
             let (engine, finished, expected) = (Arc::clone(&engine), Arc::clone(&finished), expected.clone());
             std::thread::spawn(move || {
                 let begin = Instant::now();
                 for i in 0.. {
-                    if begin.elapsed() > Duration::from_millis(1500) {
+                    if begin.elapsed() > Duration::from_millis(milliseconds) {
                         return;
                     }
                     let request = match engine.submit(text("Natasha", greedy(10))) {

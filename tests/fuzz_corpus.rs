@@ -7,8 +7,13 @@
 
 use std::path::PathBuf;
 
+mod common;
+
 #[path = "../fuzz/bodies/gguf.rs"]
 mod gguf_body;
+
+#[path = "../fuzz/bodies/model.rs"]
+mod model_body;
 
 fn corpus(target: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -36,6 +41,123 @@ fn gguf() {
         seeds::write();
     }
     run("gguf", gguf_body::run);
+}
+
+#[test]
+fn model() {
+    if std::env::var_os("INFER_WRITE_CORPUS").is_some() {
+        model_seeds::write();
+    }
+    run("model", model_body::run);
+}
+
+/// Makes the seeds of `model`: tiny models of each kind, and some spoiled in the middle of the header.
+mod model_seeds {
+    use super::common::tiny::{N_EMBD, N_FF, Tiny, strings};
+    use infer::gguf::{Array, Value};
+    use infer::quant::TensorType::{F16, F32, Q8_0};
+
+    /// 24 tokens and one layer, so that a mutation often hits the header.
+    fn variant(change: impl FnOnce(&mut Tiny)) -> Vec<u8> {
+        let mut tiny = Tiny::small();
+        change(&mut tiny);
+        tiny.bytes()
+    }
+
+    fn experts(tiny: &mut Tiny, stacked: bool) {
+        tiny.set("llama.expert_count", Value::U32(2));
+        tiny.set("llama.expert_used_count", Value::U32(2));
+        tiny.tensors
+            .retain(|t| !t.name.contains(".ffn_") || t.name.contains("norm"));
+        tiny.add("blk.0.ffn_gate_inp.weight", &[N_EMBD, 2], F32);
+        for (part, from, to) in [
+            ("gate", N_EMBD, N_FF),
+            ("up", N_EMBD, N_FF),
+            ("down", N_FF, N_EMBD),
+        ] {
+            if stacked {
+                tiny.add(&format!("blk.0.ffn_{part}_exps.weight"), &[from, to, 2], Q8_0);
+            } else {
+                tiny.add(&format!("blk.0.ffn_{part}.0.weight"), &[from, to], F16);
+                tiny.add(&format!("blk.0.ffn_{part}.1.weight"), &[from, to], Q8_0);
+            }
+        }
+    }
+
+    fn bpe(tiny: &mut Tiny) {
+        tiny.remove("tokenizer.ggml.scores");
+        for (key, value) in [
+            ("model", Value::String("gpt2".into())),
+            ("pre", Value::String("qwen2".into())),
+            ("merges", strings(&["a b"])),
+        ] {
+            tiny.set(&format!("tokenizer.ggml.{key}"), value);
+        }
+    }
+
+    pub fn write() {
+        let dir = super::corpus("model");
+        std::fs::create_dir_all(&dir).unwrap();
+        let save = |name: &str, bytes: &[u8]| std::fs::write(dir.join(name), bytes).unwrap();
+        let u = Value::U32;
+        save("dense", &variant(|_| {}));
+        save(
+            "tied",
+            &variant(|t| t.tensors.retain(|t| t.name != "output.weight")),
+        );
+        save("experts", &variant(|t| experts(t, true)));
+        save("experts-separate", &variant(|t| experts(t, false)));
+        save("bpe", &variant(bpe));
+        save("no-tokenizer", &variant(|t| t.remove("tokenizer.")));
+        save("no-tensors", &variant(|t| t.tensors.clear()));
+        save("bias", &variant(|t| t.add("blk.0.attn_q.bias", &[N_EMBD], F32)));
+        save("rope-freqs", &variant(|t| t.add("rope_freqs.weight", &[4], F32)));
+        save(
+            "per-layer",
+            &variant(|t| t.set("llama.attention.head_count", Value::Array(Array::U32(vec![4])))),
+        );
+        save(
+            "yarn",
+            &variant(|t| {
+                t.set("llama.rope.scaling.type", Value::String("yarn".into()));
+                t.set("llama.rope.scaling.factor", Value::F32(4.0));
+                t.set("llama.rope.scaling.original_context_length", u(32));
+                t.set("llama.rope.scaling.yarn_log_multiplier", Value::F32(0.1));
+            }),
+        );
+        save(
+            "template",
+            &variant(|t| {
+                let text = "{% for m in messages %}{{ m['role'] + m.content }}{% endfor %}";
+                t.set("tokenizer.chat_template", Value::String(text.into()));
+            }),
+        );
+        save("layers-huge", &variant(|t| t.set("llama.block_count", u(4096))));
+        save(
+            "heads-huge",
+            &variant(|t| t.set("llama.attention.head_count", u(1 << 14))),
+        );
+        save(
+            "kv-heads-3",
+            &variant(|t| t.set("llama.attention.head_count_kv", u(3))),
+        );
+        save(
+            "epsilon-nan",
+            &variant(|t| t.set("llama.attention.layer_norm_rms_epsilon", Value::F32(f32::NAN))),
+        );
+        save("token-twice", &variant(|t| t.texts(|t| t[7] = "a".into())));
+        save(
+            "norm-nan",
+            &variant(|t| t.tensor("output_norm.weight").data.fill(0xFF)),
+        );
+        save(
+            "experts-nan",
+            &variant(|t| {
+                experts(t, true);
+                t.tensor("blk.0.ffn_norm.weight").data.fill(0xFF);
+            }),
+        );
+    }
 }
 
 /// Makes the seeds of `gguf`: small valid files, and what a mutation of each part leads to.

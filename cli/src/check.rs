@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use infer::gguf::Gguf;
+use infer::gguf::{Gguf, LoadOptions};
 use infer::model::Model;
+use infer::model::check::all_finite;
 use infer::options::ModelOptions;
 use infer::tokenizer::TokenizerError;
 use serde_json::json;
@@ -11,6 +12,7 @@ use serde_json::json;
 use crate::exit::{FAILED, OK, Outcome};
 use crate::loading;
 use crate::output::{Lines, Output, Style, printable, styled};
+use crate::progress::Progress;
 
 /// Check a GGUF file completely: structure, hyper-parameters, vocabulary, tensor shapes and every number.
 ///
@@ -102,17 +104,20 @@ pub fn run(args: &Args, json: bool) -> Outcome {
 
 /// Checks what the structure holds, by loading it.
 fn contents(args: &Args, gguf: &Gguf, findings: &mut Findings) {
-    let mut options = ModelOptions {
-        vocabulary_only: gguf.tensors().is_empty(),
+    let vocabulary_only = gguf.tensors().is_empty();
+    let options = |vocabulary_only| ModelOptions {
+        vocabulary_only,
         check_tensors: true,
         ..ModelOptions::default()
     };
-    let loaded = match loading::load(&args.path, &options) {
-        Err(e) if !options.vocabulary_only => {
+    let loaded = match loading::load(&args.path, &options(vocabulary_only)) {
+        Err(e) if !vocabulary_only => {
             findings.add(&e);
-            // The vocabulary may be sound all the same, or have a problem of its own.
-            options.vocabulary_only = true;
-            loading::load(&args.path, &options)
+            // What loading did not come to has problems of its own, or is sound all the same.
+            if let Err(e) = numbers(gguf) {
+                findings.add(&e);
+            }
+            loading::load(&args.path, &options(true))
         }
         loaded => loaded,
     };
@@ -120,6 +125,16 @@ fn contents(args: &Args, gguf: &Gguf, findings: &mut Findings) {
         Ok((model, _)) => vocabulary(&model, findings),
         Err(e) => findings.add(&e),
     }
+}
+
+/// Reads every number of a file that does not load as a model.
+fn numbers(gguf: &Gguf) -> infer::Result<()> {
+    let mut progress = Progress::new("reading", gguf.data_bytes());
+    let data = gguf.load(&LoadOptions::default(), &mut |done, _| {
+        progress.set(done);
+        true
+    })?;
+    all_finite(gguf, &data)
 }
 
 /// A model without a usable tokenizer loads all the same.

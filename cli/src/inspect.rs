@@ -96,7 +96,15 @@ impl<'a> Report<'a> {
         if self.gguf.tensors().is_empty() {
             return Some("the file holds a vocabulary without weights".to_string());
         }
-        self.estimate.as_ref().err().map(|e| e.to_string())
+        if let Err(e) = &self.estimate {
+            return Some(e.to_string());
+        }
+        let foreign = self.gguf.tensors().iter().find(|t| !t.ty.is_supported())?;
+        Some(format!(
+            "tensor '{}' has the type {}, which this version cannot compute with",
+            foreign.name,
+            foreign.ty.name()
+        ))
     }
 
     fn json(&self) -> Json {

@@ -450,6 +450,24 @@ fn check_names_what_is_wrong_with_a_broken_file() {
     let problem = check(&bytes);
     assert!(problem.contains("output_norm.weight"), "{problem}");
 
+    // The same in a file of an architecture that is not supported, which is only a warning.
+    let name = b"general.architecture\x08\0\0\0\x05\0\0\0\0\0\0\0llama";
+    let place = bytes.windows(name.len()).position(|w| w == name).unwrap();
+    let foreign = |mut bytes: Vec<u8>| {
+        bytes[place..place + name.len()][name.len() - 5..].copy_from_slice(b"alpha");
+        bytes
+    };
+    assert!(check(&foreign(bytes)).contains("output_norm.weight"));
+    std::fs::write(&path, foreign(good)).unwrap();
+    let answer = json(["check".as_ref(), path.as_os_str(), "--json".as_ref()]);
+    assert_eq!(answer["problems"], serde_json::json!([]));
+    assert!(
+        answer["warnings"][0].as_str().unwrap().contains("'alpha'"),
+        "{answer}"
+    );
+    let strict = run(["check".as_ref(), path.as_os_str(), "--strict".as_ref()]);
+    assert_eq!(strict.code, Some(1), "{strict:?}");
+
     let answer = object(&run(["check", "/nowhere/m.gguf", "--json"]), 1);
     assert!(
         answer["problems"][0]

@@ -64,6 +64,17 @@ pub(crate) trait Simd: Copy + 'static {
     /// To binary16, to nearest even.
     unsafe fn store_f16(p: *mut u8, v: Self::F);
 
+    /// Looks up the low, then the high nibbles of 16 bytes.
+    unsafe fn lookup(src: &[u8; 16], table: &[u8; 16], out: &mut [u8; 32]);
+    /// The low, then the high nibbles of 16 bytes, each with bit `i` of `bits` above it as its fifth.
+    unsafe fn five_bits(src: &[u8; 16], bits: u32, out: &mut [u8; 32]);
+    /// d times each of 16 signed bytes (in the order of their groups), to slot order.
+    unsafe fn scales(bytes: [i8; 16], d: f32, out: &mut [f32; 16]);
+    /// d times each of 8 signed bytes (one for every two groups), to slot order.
+    unsafe fn scales32(bytes: [u8; 8], d: f32, out: &mut [f32; 16]);
+    /// Asks for the cache line at `p`, which may lie anywhere.
+    unsafe fn prefetch(p: *const u8);
+
     unsafe fn acc_zero() -> Self::Acc;
     unsafe fn acc_sum(a: Self::Acc) -> f32;
     /// Adds the products of `R` weight chunks and `C` activation chunks; `KIND` is one of [`OFFSET`], [`MIN`],
@@ -76,6 +87,28 @@ pub(crate) trait Simd: Copy + 'static {
     );
     /// The micro-tile driver of [`super::generic::matmul`], compiled with the level's features.
     unsafe fn tile(kind: u8, t: &super::generic::matmul::Tile);
+}
+
+/// The inverse of a slot order as bytes: which group lies in each slot.
+pub(crate) const fn group_in_slot(slot: [usize; 16]) -> [i8; 16] {
+    let mut groups = [0; 16];
+    let mut g = 0;
+    while g < 16 {
+        groups[slot[g]] = g as i8;
+        g += 1;
+    }
+    groups
+}
+
+/// Which of 8 scales of 32 values belongs to each slot.
+pub(crate) const fn pair_in_slot(slot: [usize; 16]) -> [i8; 16] {
+    let mut pairs = group_in_slot(slot);
+    let mut i = 0;
+    while i < 16 {
+        pairs[i] /= 2;
+        i += 1;
+    }
+    pairs
 }
 
 /// Loads `n < LANES` values, the other lanes zero.

@@ -47,6 +47,12 @@ impl Geometry {
     /// When the size of a block overflows.
     pub fn new(row_type: RowType, shapes: Vec<LayerShape>) -> Result<Self> {
         let mut layers = crate::memory::with_capacity(shapes.len(), "the layout of key/value blocks")?;
+        let overflow = |shape: &LayerShape| {
+            Error::InvalidModel(format!(
+                "a key/value block of {} heads of {} and {} elements does not fit the address space",
+                shape.n_kv_heads, shape.key_dim, shape.value_dim
+            ))
+        };
         let mut end = 0usize;
         for shape in shapes {
             let head = |dim: usize| BLOCK_TOKENS.checked_mul(row_type.row_bytes(dim)?);
@@ -54,13 +60,12 @@ impl Geometry {
                 let (key_head_bytes, value_head_bytes) = (head(shape.key_dim)?, head(shape.value_dim)?);
                 let values = end.checked_add(key_head_bytes.checked_mul(shape.n_kv_heads)?)?;
                 let next = values.checked_add(value_head_bytes.checked_mul(shape.n_kv_heads)?)?;
+                // Blocks start on cache lines, so the last layer's end is rounded up.
+                next.checked_next_multiple_of(64)?;
                 Some((key_head_bytes, value_head_bytes, values, next))
             })();
             let Some((key_head_bytes, value_head_bytes, values, next)) = sizes else {
-                return Err(Error::InvalidModel(format!(
-                    "a key/value block of {} heads of {} and {} elements does not fit the address space",
-                    shape.n_kv_heads, shape.key_dim, shape.value_dim
-                )));
+                return Err(overflow(&shape));
             };
             layers.push(Layer {
                 shape,
@@ -71,7 +76,6 @@ impl Geometry {
             });
             end = next;
         }
-        // Blocks start on cache lines.
         let block_bytes = end.next_multiple_of(64);
         Ok(Self {
             row_type,
@@ -112,5 +116,32 @@ impl Geometry {
         let l = &self.layers[layer];
         let start = l.values + head * l.value_head_bytes;
         start..start + l.value_head_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_beyond_the_address_space_are_refused() {
+        let layer = |n_kv_heads, key_dim, value_dim| LayerShape {
+            n_kv_heads,
+            key_dim,
+            value_dim,
+        };
+        let half = layer(1, usize::MAX / 256 - 8, 1);
+        for (row_type, shapes) in [
+            (RowType::F32, vec![layer(1, usize::MAX / 2, 1)]),
+            (RowType::Q8, vec![layer(1, 1, usize::MAX)]),
+            (RowType::F16, vec![layer(usize::MAX / 32, 8, 8)]),
+            // Each layer fits, their sum does not; the sum fits, but not rounded up.
+            (RowType::F32, vec![half; 3]),
+            (RowType::Q8, vec![layer(1, (1 << 59) - 9, 0)]),
+        ] {
+            let e = Geometry::new(row_type, shapes).unwrap_err();
+            assert!(e.to_string().contains("address space"), "{e}");
+        }
+        assert!(Geometry::new(RowType::F32, vec![half]).is_ok());
     }
 }

@@ -76,7 +76,8 @@ impl KvCache {
         self.tables.iter().map(BlockTable::len).sum()
     }
 
-    /// Makes room for `additional` more tokens. On failure the sequence keeps what it had.
+    /// Makes room for `additional` more tokens. On failure the sequence keeps what it had, and possibly some of the
+    /// new blocks when the system refused memory half way.
     ///
     /// # Errors
     /// [`KvFull`] when the pool has too few free blocks.
@@ -230,5 +231,31 @@ mod tests {
         assert_eq!(cache.pool().resident_bytes(), 0);
         let s = cache.open().unwrap();
         cache.reserve(s, 4000).unwrap();
+    }
+
+    #[test]
+    fn a_budget_without_end_costs_nothing_until_it_is_used() {
+        let mut cache = KvCache::new(geometry(RowType::F16), 1, 4096, u64::MAX).unwrap();
+        assert_eq!(cache.pool().resident_bytes(), 0);
+        let s = cache.open().unwrap();
+        cache.reserve(s, 4096).unwrap();
+        assert_eq!(cache.pool().used(), 4096 / BLOCK_TOKENS);
+    }
+
+    #[test]
+    fn released_blocks_are_taken_again_before_new_memory() {
+        let mut cache = cache(2, 65536);
+        let (a, b) = (cache.open().unwrap(), cache.open().unwrap());
+        for _ in 0..3 {
+            cache.reserve(a, 100_000).unwrap();
+            cache.reserve(b, 32).unwrap();
+            let resident = cache.pool().resident_bytes();
+            cache.truncate(a, 0);
+            cache.reserve(a, 100_000).unwrap();
+            assert_eq!(cache.pool().resident_bytes(), resident);
+            cache.truncate(b, 0);
+            cache.truncate(a, 0);
+            assert_eq!(cache.trim(u64::MAX), resident);
+        }
     }
 }

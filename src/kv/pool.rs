@@ -5,7 +5,7 @@
 use super::geometry::{BLOCK_TOKENS, Geometry};
 use crate::error::{Error, Result};
 use crate::kernel::Kernels;
-use crate::memory::{self, MemoryError, Region};
+use crate::memory::{MemoryError, Region};
 
 /// Number of a block in its pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,10 @@ const SLAB_BYTES: usize = 16 << 20;
 #[derive(Debug)]
 pub struct Pool {
     geometry: Geometry,
+    /// Those used so far: a large budget costs nothing until it is needed.
     slabs: Vec<Slab>,
+    /// No slab before this one has a free block.
+    first_free: usize,
     blocks_per_slab: usize,
     capacity: usize,
     used: usize,
@@ -59,12 +62,10 @@ impl Pool {
             }));
         }
         let blocks_per_slab = (SLAB_BYTES / block.max(1)).clamp(1, capacity);
-        let mut slabs: Vec<Slab> =
-            memory::with_capacity(capacity.div_ceil(blocks_per_slab), "the key/value cache")?;
-        slabs.resize_with(capacity.div_ceil(blocks_per_slab), Slab::default);
         Ok(Self {
             geometry,
-            slabs,
+            slabs: Vec::new(),
+            first_free: 0,
             blocks_per_slab,
             capacity,
             used: 0,
@@ -109,12 +110,18 @@ impl Pool {
             needed: 1,
             free: self.capacity - self.used,
         };
-        for index in 0..self.slabs.len() {
+        for index in self.first_free..self.capacity.div_ceil(self.blocks_per_slab) {
+            if index == self.slabs.len() {
+                if self.slabs.try_reserve(1).is_err() {
+                    return Err(full);
+                }
+                self.slabs.push(Slab::default());
+            }
             let slab = &mut self.slabs[index];
             if slab.memory.is_none() {
                 let first = index * self.blocks_per_slab;
                 let n = self.blocks_per_slab.min(self.capacity - first);
-                let bytes = n * self.geometry.block_bytes();
+                let bytes = n.saturating_mul(self.geometry.block_bytes());
                 let Ok(region) = Region::new(bytes, "the key/value cache") else {
                     return Err(full);
                 };
@@ -128,6 +135,7 @@ impl Pool {
             if let Some(block) = slab.free.pop() {
                 slab.used += 1;
                 self.used += 1;
+                self.first_free = index;
                 return Ok(block);
             }
         }
@@ -136,7 +144,9 @@ impl Pool {
 
     /// Returns a block.
     pub fn release(&mut self, block: BlockId) {
-        let slab = &mut self.slabs[block.0 as usize / self.blocks_per_slab];
+        let index = block.0 as usize / self.blocks_per_slab;
+        self.first_free = self.first_free.min(index);
+        let slab = &mut self.slabs[index];
         slab.free.push(block);
         slab.used -= 1;
         self.used -= 1;
@@ -145,7 +155,7 @@ impl Pool {
     /// Gives back the memory of slabs without a used block until `bytes` are reached; answers how much.
     pub fn trim(&mut self, bytes: u64) -> u64 {
         let mut freed = 0;
-        for slab in self.slabs.iter_mut().rev() {
+        for (index, slab) in self.slabs.iter_mut().enumerate().rev() {
             if freed >= bytes {
                 break;
             }
@@ -154,6 +164,7 @@ impl Pool {
             {
                 freed += memory.len() as u64;
                 slab.free = Vec::new();
+                self.first_free = self.first_free.min(index);
             }
         }
         freed

@@ -54,7 +54,18 @@ impl<'a> Keys<'a> {
 
     /// A count in `min..=max`; `Ok(None)` when absent.
     pub fn count(&self, key: &str, min: usize, max: usize) -> Result<Option<usize>> {
-        let Some(v) = self.metadata.u64(&self.name(key))? else {
+        let name = self.name(key);
+        let negative = match self.metadata.get(&name) {
+            Some(&Value::I8(v)) => i64::from(v),
+            Some(&Value::I16(v)) => i64::from(v),
+            Some(&Value::I32(v)) => i64::from(v),
+            Some(&Value::I64(v)) => v,
+            _ => 0,
+        };
+        if negative < 0 {
+            return Err(self.invalid(key, &format!("a whole number in {min}..={max}"), negative));
+        }
+        let Some(v) = self.metadata.u64(&name)? else {
             return Ok(None);
         };
         usize::try_from(v)
@@ -69,7 +80,8 @@ impl<'a> Keys<'a> {
         self.count(key, min, max)?.ok_or_else(|| self.missing(key))
     }
 
-    /// A count per layer: one number for all, or an array with at least `n_layers` entries.
+    /// A count per layer: one number for all, or an array with at least `n_layers` entries, of which the rest is
+    /// ignored.
     pub fn per_layer(
         &self,
         key: &str,
@@ -78,17 +90,18 @@ impl<'a> Keys<'a> {
         max: usize,
     ) -> Result<Option<Vec<usize>>> {
         let name = self.name(key);
-        if !matches!(self.metadata.get(&name), Some(Value::Array(_))) {
+        let Some(Value::Array(array)) = self.metadata.get(&name) else {
             return Ok(self.count(key, min, max)?.map(|n| vec![n; n_layers]));
-        }
-        let values = self.metadata.integers(&name)?.unwrap_or_default();
-        if values.len() < n_layers {
+        };
+        // The upper limit keeps the copy small.
+        if !(n_layers..=MAX_LAYERS).contains(&array.len()) {
             return Err(self.invalid(
                 key,
                 &format!("one number per layer, {n_layers} in all"),
-                format!("{} numbers", values.len()),
+                format!("{} numbers", array.len()),
             ));
         }
+        let values = self.metadata.integers(&name)?.unwrap_or_default();
         let mut counts = Vec::with_capacity(n_layers);
         for &v in &values[..n_layers] {
             let n = usize::try_from(v)
@@ -109,6 +122,14 @@ impl<'a> Keys<'a> {
             Ok(Some(v))
         } else {
             Err(self.invalid(key, &format!("a number above {above} and at most {max}"), v))
+        }
+    }
+
+    /// As [`Keys::float`] above zero, where zero stands for an absent key.
+    fn positive_or_zero(&self, key: &str, max: f32) -> Result<Option<f32>> {
+        match self.metadata.f32(&self.name(key))? {
+            Some(0.0) => Ok(None),
+            _ => self.float(key, 0.0, max),
         }
     }
 
@@ -251,10 +272,9 @@ impl Config {
         let rms_epsilon = keys
             .float("attention.layer_norm_rms_epsilon", 0.0, 1.0)?
             .ok_or_else(|| keys.missing("attention.layer_norm_rms_epsilon"))?;
-        let attention_scale = match keys.metadata.f32(&keys.name("attention.scale"))? {
-            None | Some(0.0) => 1.0 / (key_dim as f32).sqrt(),
-            Some(_) => keys.float("attention.scale", 0.0, 1e6)?.unwrap_or(1.0),
-        };
+        let attention_scale = keys
+            .positive_or_zero("attention.scale", 1e6)?
+            .unwrap_or(1.0 / (key_dim as f32).sqrt());
         let n_vocab = read_vocabulary_size(keys)?;
         Ok(Self {
             n_layers,
@@ -299,10 +319,7 @@ fn read_experts(keys: &Keys<'_>) -> Result<Option<ExpertConfig>> {
     let n_used = keys
         .count("expert_used_count", 1, n_experts)?
         .ok_or_else(|| keys.missing("expert_used_count"))?;
-    let weights_scale = match keys.metadata.f32(&keys.name("expert_weights_scale"))? {
-        None | Some(0.0) => 1.0,
-        Some(_) => keys.float("expert_weights_scale", 0.0, 1e6)?.unwrap_or(1.0),
-    };
+    let weights_scale = keys.positive_or_zero("expert_weights_scale", 1e6)?.unwrap_or(1.0);
     Ok(Some(ExpertConfig {
         n_experts,
         n_used,
@@ -317,13 +334,10 @@ fn read_rope(keys: &Keys<'_>, key_dim: usize, context_length: usize) -> Result<R
     }
     let base = keys.float("rope.freq_base", 0.0, 1e12)?.unwrap_or(10000.0);
     // The older key of linear scaling is still found in files.
-    let factor = match keys.float("rope.scaling.factor", -f32::MIN_POSITIVE, 1e6)? {
+    let factor = match keys.positive_or_zero("rope.scaling.factor", 1e6)? {
         Some(f) => f,
-        None => keys
-            .float("rope.scale_linear", -f32::MIN_POSITIVE, 1e6)?
-            .unwrap_or(0.0),
+        None => keys.positive_or_zero("rope.scale_linear", 1e6)?.unwrap_or(1.0),
     };
-    let factor = if factor == 0.0 { 1.0 } else { factor };
     let scaling = match keys.text("rope.scaling.type")?.unwrap_or("linear") {
         "none" => RopeScaling::None,
         "linear" if factor == 1.0 => RopeScaling::None,

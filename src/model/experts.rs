@@ -40,10 +40,11 @@ impl ExpertWeights {
         }
     }
 
-    fn ty(&self) -> crate::quant::TensorType {
+    /// Whether an expert needs activations as bytes; separate experts may differ in type.
+    fn is_quantized(&self) -> bool {
         match self {
-            Self::Stacked(w) => w.ty(),
-            Self::Separate(w) => w[0].ty(),
+            Self::Stacked(w) => w.ty().is_quantized(),
+            Self::Separate(w) => w.iter().any(|w| w.ty().is_quantized()),
         }
     }
 }
@@ -113,12 +114,10 @@ impl Experts {
         for row in 0..rows {
             let scores = &mut buffers.scores[row * n_experts..(row + 1) * n_experts];
             compute.kernels.softmax_in_place(scores);
-            self.choose(
-                scores,
-                &mut buffers.chosen[row * self.n_used..(row + 1) * self.n_used],
-            );
+            let chosen = &mut buffers.chosen[row * self.n_used..(row + 1) * self.n_used];
+            choose(scores, chosen, self.weights_scale);
         }
-        let quantize = !compute.exact && (self.gate.ty().is_quantized() || self.up.ty().is_quantized());
+        let quantize = !compute.exact && (self.gate.is_quantized() || self.up.is_quantized());
         activations.set(compute.kernels, &x[..rows * n_embd], rows, n_embd, quantize)?;
         for expert in 0..n_experts {
             buffers.members.clear();
@@ -146,25 +145,6 @@ impl Experts {
             }
         }
         Ok(())
-    }
-
-    /// The `n_used` most probable experts, the lowest number first on ties, with weights that add up to the scale.
-    fn choose(&self, probabilities: &mut [f32], chosen: &mut [(u32, f32)]) {
-        let mut sum = 0.0f32;
-        for slot in chosen.iter_mut() {
-            let mut best = 0;
-            for (i, &p) in probabilities.iter().enumerate() {
-                if p > probabilities[best] {
-                    best = i;
-                }
-            }
-            *slot = (best as u32, probabilities[best]);
-            sum += probabilities[best];
-            probabilities[best] = f32::NEG_INFINITY;
-        }
-        // The smallest normal half-precision number keeps the division finite, as the reference does.
-        let norm = self.weights_scale / sum.max(6.103_515_6e-5);
-        chosen.iter_mut().for_each(|(_, w)| *w *= norm);
     }
 
     /// Computes one expert for its member rows.
@@ -195,7 +175,7 @@ impl Experts {
         ];
         matmul(kernels, pool, activations, jobs)?;
         compute.silu_mul(gate, up, n_ff, n);
-        let quantize = !compute.exact && self.down.ty().is_quantized();
+        let quantize = !compute.exact && self.down.is_quantized();
         hidden.set(kernels, gate, n, n_ff, quantize)?;
         let out = &mut buffers.member_out[..n * n_embd];
         matmul(
@@ -213,5 +193,58 @@ impl Experts {
             buffers.outputs[slot * n_embd..(slot + 1) * n_embd].copy_from_slice(out);
         }
         Ok(())
+    }
+}
+
+/// The most probable experts, as many as `chosen` holds, the lowest number first on ties, with weights that add up to
+/// `scale`. Each expert is chosen once, whatever the probabilities: the buffers have room for no more.
+fn choose(probabilities: &mut [f32], chosen: &mut [(u32, f32)], scale: f32) {
+    const TAKEN: f32 = f32::NEG_INFINITY;
+    // A NaN, which spoiled weights lead to, ranks below every probability and above what is taken.
+    let rank = |p: f32| if p.is_nan() { -1.0 } else { p };
+    let mut sum = 0.0f32;
+    for slot in chosen.iter_mut() {
+        let mut best = 0;
+        for (i, &p) in probabilities.iter().enumerate() {
+            if rank(p) > rank(probabilities[best]) {
+                best = i;
+            }
+        }
+        *slot = (best as u32, probabilities[best]);
+        sum += probabilities[best];
+        probabilities[best] = TAKEN;
+    }
+    // The smallest normal half-precision number keeps the division finite, as the reference does.
+    let norm = scale / sum.max(6.103_515_6e-5);
+    chosen.iter_mut().for_each(|(_, w)| *w *= norm);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen<const N: usize>(mut probabilities: Vec<f32>) -> [(u32, f32); N] {
+        let mut chosen = [(0, 0.0); N];
+        choose(&mut probabilities, &mut chosen, 2.0);
+        chosen
+    }
+
+    #[test]
+    fn the_most_probable_are_chosen_and_their_weights_add_up() {
+        assert_eq!(
+            chosen(vec![0.25, 0.5, 0.0, 0.25]),
+            [(1, 4.0 / 3.0), (0, 2.0 / 3.0)]
+        );
+    }
+
+    #[test]
+    fn probabilities_that_are_no_numbers_choose_each_expert_once_and_stay_no_numbers() {
+        for spoiled in [[f32::NAN; 3], [f32::NAN, 0.5, f32::NAN]] {
+            let chosen: [_; 3] = chosen(spoiled.to_vec());
+            let mut ids = chosen.map(|(id, _)| id);
+            ids.sort_unstable();
+            assert_eq!(ids, [0, 1, 2]);
+            assert!(chosen.iter().any(|(_, w)| w.is_nan()));
+        }
     }
 }

@@ -65,7 +65,7 @@ impl Llama {
         let output = loader
             .optional_matrix("output.weight", n_embd, n_vocab)?
             .unwrap_or_else(|| embedding.clone());
-        let factors = loader.optional_vector_of_any_length("rope_freqs.weight")?;
+        let factors = loader.optional_vector("rope_freqs.weight", config.rope.n_dims / 2)?;
         let rope = Rope::new(&config.rope, factors.as_deref())?;
         let layers = (0..config.n_layers)
             .map(|i| Layer::load(&config, loader, i))

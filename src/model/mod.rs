@@ -3,7 +3,7 @@
 //! A family is a file: its config, its weights, its forward pass, and a line in [`load_architecture`].
 
 mod attention;
-mod check;
+pub mod check;
 mod config;
 mod experts;
 mod llama;
@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::gguf::{Gguf, LoadMode, LoadOptions, Metadata, TensorData};
 use crate::kernel::RowType;
 use crate::kv::{Geometry, LayerShape};
+use crate::memory::MemoryError;
 use crate::options::{EngineOptions, ModelOptions};
 use crate::tokenizer::{ChatInput, ChatTemplate, TemplateError, Tokenizer};
 use config::Keys;
@@ -168,7 +169,9 @@ impl Model {
         }
         // Everything that can be refused without the weights is refused before they are read.
         let config = read_config(&architecture, gguf.metadata())?;
+        weights::check_types(&gguf)?;
         let info = model_info(&architecture, &config, &gguf);
+        check_budget(&gguf, options)?;
         let load = LoadOptions {
             mode: if options.load_mode == "mmap" {
                 LoadMode::Mmap
@@ -179,7 +182,11 @@ impl Model {
             memory_budget: (options.memory_budget > 0).then_some(options.memory_budget),
         };
         let data = gguf.load(&load, &mut |done, total| {
-            progress(done as f32 / total.max(1) as f32)
+            progress(if total == 0 {
+                1.0
+            } else {
+                done as f32 / total as f32
+            })
         })?;
         if options.check_tensors {
             check::all_finite(&gguf, &data)?;
@@ -322,6 +329,20 @@ impl Model {
             }
         }
     }
+}
+
+/// Files are checked by their loader, which knows what it allocates; the weights of a model from memory are already
+/// there as a copy.
+fn check_budget(gguf: &Gguf, options: &ModelOptions) -> Result<()> {
+    let (needed, budget) = (gguf.data_bytes(), options.memory_budget);
+    if budget == 0 || needed <= budget || !gguf.paths().is_empty() {
+        return Ok(());
+    }
+    Err(Error::Memory(MemoryError::OverBudget {
+        what: "the weights of the model".to_string(),
+        needed,
+        budget,
+    }))
 }
 
 fn architecture_of(metadata: &Metadata) -> Result<&str> {

@@ -18,33 +18,38 @@ impl Rope {
     /// The frequencies of `config`; `factors`, one per pair, divide them (the `rope_freqs` tensor of Llama 3).
     ///
     /// # Errors
-    /// When the factors have another length or are not positive and finite.
+    /// Factors of another number, or not positive and finite; a configuration whose frequencies are not finite.
     pub fn new(config: &RopeConfig, factors: Option<&[f32]>) -> Result<Self> {
         let pairs = config.n_dims / 2;
         if let Some(factors) = factors {
-            if factors.len() < pairs {
+            if factors.len() != pairs {
                 return Err(Error::InvalidModel(format!(
-                    "the rotary frequency factors: expected {pairs} values, found {}",
+                    "tensor 'rope_freqs.weight': expected {pairs} values, one per rotated pair, found {}",
                     factors.len()
                 )));
             }
-            if let Some(bad) = factors[..pairs].iter().find(|f| !(f.is_finite() && **f > 0.0)) {
+            if let Some(bad) = factors.iter().find(|f| !(f.is_finite() && **f > 0.0)) {
                 return Err(Error::InvalidModel(format!(
-                    "the rotary frequency factors: expected positive numbers, found {bad}"
+                    "tensor 'rope_freqs.weight': expected positive numbers, found {bad}"
                 )));
             }
         }
         let base = f64::from(config.base);
-        let frequencies = (0..pairs)
-            .map(|i| {
-                let plain = base.powf(-2.0 * i as f64 / config.n_dims as f64)
-                    / factors.map_or(1.0, |f| f64::from(f[i]));
-                scaled(config, plain, i)
-            })
-            .collect();
+        let mut frequencies = crate::memory::with_capacity(pairs, "rotary frequencies")?;
+        for i in 0..pairs {
+            let plain =
+                base.powf(-2.0 * i as f64 / config.n_dims as f64) / factors.map_or(1.0, |f| f64::from(f[i]));
+            frequencies.push(scaled(config, plain, i));
+        }
+        let magnitude = magnitude(config);
+        if frequencies.iter().any(|f: &f64| !f.is_finite()) || !magnitude.is_finite() {
+            return Err(Error::InvalidModel(format!(
+                "the rotary frequencies that metadata keys 'rope.freq_base' and 'rope.scaling.*' lead to are not finite: {config:?}"
+            )));
+        }
         Ok(Self {
             frequencies,
-            magnitude: magnitude(config),
+            magnitude,
         })
     }
 
@@ -200,9 +205,18 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_without_finite_frequencies_is_refused() {
+        let mut c = config(RopeScaling::None);
+        c.base = 0.0;
+        let message = Rope::new(&c, None).unwrap_err().to_string();
+        assert!(message.contains("rope.freq_base"), "{message}");
+    }
+
+    #[test]
     fn factors_must_be_positive_and_one_per_pair() {
         let c = config(RopeScaling::None);
         assert!(Rope::new(&c, Some(&[1.0, 2.0])).is_err());
+        assert!(Rope::new(&c, Some(&[1.0, 2.0, 4.0, 8.0, 16.0])).is_err());
         assert!(Rope::new(&c, Some(&[1.0, 2.0, 0.0, 1.0])).is_err());
         assert!(Rope::new(&c, Some(&[1.0, 2.0, f32::NAN, 1.0])).is_err());
         let rope = Rope::new(&c, Some(&[1.0, 2.0, 4.0, 8.0])).unwrap();

@@ -172,7 +172,8 @@ impl Workspace {
     /// When memory is short.
     pub fn new(w: &Widths, max_rows: usize, max_logit_rows: usize) -> Result<Self> {
         let max_logit_rows = max_logit_rows.min(max_rows);
-        let buffer = |width: usize| memory::filled(0.0f32, max_rows * width, "the buffers of a step");
+        let buffer =
+            |width: usize| memory::filled(0.0f32, max_rows.saturating_mul(width), "the buffers of a step");
         let widest = w.n_embd.max(w.attended);
         Ok(Self {
             max_rows,
@@ -190,7 +191,11 @@ impl Workspace {
             hidden: Activations::new(max_rows, w.n_ff)?,
             rope: super::rope::RopeTable::new(max_rows, w.rope_pairs)?,
             experts: super::experts::ExpertBuffers::new(w, max_rows)?,
-            logits: memory::filled(0.0, max_logit_rows * w.n_vocab, "the logits of a step")?,
+            logits: memory::filled(
+                0.0,
+                max_logit_rows.saturating_mul(w.n_vocab),
+                "the logits of a step",
+            )?,
             n_vocab: w.n_vocab,
             n_logit_rows: 0,
         })

@@ -99,16 +99,11 @@ impl<'a> Loader<'a> {
         let found = trimmed(info.dims.iter().copied());
         if found != trimmed(dims.iter().map(|&d| d as u64)) {
             return Err(Error::InvalidModel(format!(
-                "tensor '{name}': the hyper-parameters ask for the shape {dims:?}, the file has {:?}",
+                "tensor '{name}': the hyper-parameters and the vocabulary ask for the shape {dims:?}, the file has {:?}",
                 info.dims
             )));
         }
-        if !info.ty.is_supported() {
-            return Err(Error::Unsupported(format!(
-                "tensor '{name}' has the type {}, which this version cannot compute with",
-                info.ty.name()
-            )));
-        }
+        check_type(info)?;
         self.taken.borrow_mut().insert(name.to_string());
         let data = self
             .data
@@ -175,27 +170,17 @@ impl<'a> Loader<'a> {
         self.optional_vector(name, n)?.ok_or_else(|| Self::missing(name))
     }
 
-    /// A vector whose length the file decides; `Ok(None)` when the file has none.
-    pub fn optional_vector_of_any_length(&self, name: &str) -> Result<Option<Vec<f32>>> {
-        let Some(info) = self.gguf.tensor(name) else {
-            return Ok(None);
-        };
-        self.optional_vector(name, usize::try_from(info.n_elements()).unwrap_or(usize::MAX))
-    }
-
     /// Ends loading.
     ///
     /// # Errors
     /// When the file has a tensor nobody took: the model would not be computed as its file says.
     pub fn finish(self) -> Result<()> {
         let taken = self.taken.into_inner();
-        // Tables that old converters wrote and that every reader computes itself.
-        let known = |name: &str| name.ends_with(".attn_rot_embd") || name.ends_with(".attn_rot_embd.weight");
         match self
             .gguf
             .tensors()
             .iter()
-            .find(|t| !taken.contains(&t.name) && !known(&t.name))
+            .find(|t| !taken.contains(&t.name) && !is_ignored(&t.name))
         {
             None => Ok(()),
             Some(t) => Err(Error::InvalidModel(format!(
@@ -204,6 +189,28 @@ impl<'a> Loader<'a> {
             ))),
         }
     }
+}
+
+/// Tables that old converters wrote and that every reader computes itself.
+fn is_ignored(name: &str) -> bool {
+    name.ends_with(".attn_rot_embd") || name.ends_with(".attn_rot_embd.weight")
+}
+
+fn check_type(info: &TensorInfo) -> Result<()> {
+    if info.ty.is_supported() {
+        return Ok(());
+    }
+    Err(Error::Unsupported(format!(
+        "tensor '{}' has the type {}, which this version cannot compute with",
+        info.name,
+        info.ty.name()
+    )))
+}
+
+/// Refuses types without kernels from the header alone, before gigabytes are read for nothing.
+pub fn check_types(gguf: &Gguf) -> Result<()> {
+    let mut used = gguf.tensors().iter().filter(|t| !is_ignored(&t.name));
+    used.try_for_each(check_type)
 }
 
 fn trimmed(dims: impl Iterator<Item = u64>) -> Vec<u64> {

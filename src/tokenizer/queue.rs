@@ -282,7 +282,7 @@ impl RankQueue {
 }
 
 /// Sorts ascending in linear time: four passes over digits of eight bits; answers the steps taken.
-fn sort(values: &mut Vec<u32>) -> Result<u64, MemoryError> {
+pub(super) fn sort(values: &mut Vec<u32>) -> Result<u64, MemoryError> {
     let n = values.len();
     if n <= 64 {
         values.sort_unstable();

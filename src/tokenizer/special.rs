@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::TokenizerError;
+use super::queue::sort;
 use super::vocab::{NONE, Vocabulary};
 use crate::memory;
 
@@ -36,7 +37,8 @@ struct Node {
 #[derive(Debug, Clone)]
 struct Special {
     id: u32,
-    len: u32,
+    /// Index of its length in `lengths`.
+    length: u32,
     strip: Strip,
     /// Index of the longest special token that is a proper prefix of this one, or NONE.
     shorter: u32,
@@ -68,9 +70,14 @@ impl SpecialTokens {
             set.insert(vocab.text(id).as_bytes(), id, strip);
         }
         set.link_prefixes(vocab);
-        set.lengths = set.tokens.iter().map(|t| t.len).collect();
+        let len = |id: u32| vocab.text(id).len() as u32;
+        set.lengths = set.tokens.iter().map(|t| len(t.id)).collect();
         set.lengths.sort_unstable_by(|a, b| b.cmp(a));
         set.lengths.dedup();
+        for token in &mut set.tokens {
+            // Descending, so that the longer ones come first.
+            token.length = set.lengths.partition_point(|&l| l > len(token.id)) as u32;
+        }
         Ok(set)
     }
 
@@ -97,7 +104,7 @@ impl SpecialTokens {
             node.token = self.tokens.len() as u32;
             self.tokens.push(Special {
                 id,
-                len: text.len() as u32,
+                length: 0,
                 strip,
                 shorter: NONE,
             });
@@ -148,41 +155,50 @@ impl SpecialTokens {
         if bytes.is_empty() {
             return Ok(Vec::new());
         }
-        // Candidate tokens by start, ascending; each position begins with its longest.
-        let mut candidates: Vec<(u32, u32)> = Vec::new();
+        // Where a token of each length may stand, by index into `lengths`. Every position begins with the
+        // longest token there.
+        let mut starts: Vec<Vec<u32>> = vec![Vec::new(); self.lengths.len()];
+        let mut found = false;
         if !self.tokens.is_empty() {
             for (i, &byte) in bytes.iter().enumerate() {
                 if self.first[byte as usize] == NONE {
                     continue;
                 }
                 if let Some(token) = self.longest_at(&bytes[i..]) {
-                    push(&mut candidates, (i as u32, token))?;
+                    let length = self.tokens[token as usize].length;
+                    push(&mut starts[length as usize], i as u32)?;
+                    found = true;
                 }
             }
         }
-        if candidates.is_empty() {
+        if !found {
             return Ok(vec![whole()]);
         }
         let mut taken = memory::filled(false, bytes.len(), WHAT)?;
-        // (start, end of the stripped range, start of the stripped range, token)
         let mut accepted: Vec<(u32, Range<usize>)> = Vec::new();
-        for &length in &self.lengths {
-            candidates.retain_mut(|(start, token)| {
-                let start = *start as usize;
-                let mut special = &self.tokens[*token as usize];
+        for length in 0..self.lengths.len() {
+            let mut here = std::mem::take(&mut starts[length]);
+            // Those passed on from longer tokens come out of order.
+            sort(&mut here)?;
+            let len = self.lengths[length] as usize;
+            for start in here {
+                let start = start as usize;
+                if taken[start] {
+                    continue;
+                }
+                let end = start + len;
+                let Some(token) = self.longest_at(&bytes[start..end]) else {
+                    continue;
+                };
+                let special = &self.tokens[token as usize];
                 // A taken range is at least as long as this one, or touches one that is: looking at both
                 // ends suffices.
-                while taken[start] || taken[start + special.len as usize - 1] {
-                    if taken[start] || special.shorter == NONE {
-                        return false;
+                if taken[end - 1] {
+                    if let Some(shorter) = self.tokens.get(special.shorter as usize) {
+                        push(&mut starts[shorter.length as usize], start as u32)?;
                     }
-                    *token = special.shorter;
-                    special = &self.tokens[*token as usize];
+                    continue;
                 }
-                if special.len != length {
-                    return true;
-                }
-                let end = start + special.len as usize;
                 taken[start..end].fill(true);
                 let (mut from, mut to) = (start, end);
                 if special.strip.left {
@@ -197,9 +213,8 @@ impl SpecialTokens {
                         to += 1;
                     }
                 }
-                accepted.push((special.id, from..to));
-                false
-            });
+                push(&mut accepted, (special.id, from..to))?;
+            }
         }
         accepted.sort_unstable_by_key(|(_, range)| range.start);
         let mut fragments = memory::with_capacity(accepted.len() * 2 + 1, WHAT)?;

@@ -16,6 +16,9 @@ use crate::kernel::chunk::{CHUNK, COLUMN_TILE, ROW_TILE, WeightChunk, XChunk};
 use crate::kernel::simd::{MIN, OFFSET, Simd, WIDE};
 use crate::quant::TensorType;
 
+/// How far ahead of its use the weight stream of a single activation row is prefetched: the hardware stops at pages.
+const PREFETCH: usize = 4096;
+
 /// Weight rows unpacked to scratch memory at a time, when they fit.
 const PANEL_ROWS: usize = 16;
 
@@ -151,6 +154,7 @@ unsafe fn column_int8<S: Simd, F: Format>(job: &JobView, from: usize, to: usize,
             let src = std::slice::from_raw_parts(job.data.add(row * job.row_bytes), job.row_bytes);
             let mut acc = [[S::acc_zero()]];
             for (i, src) in src.chunks(F::BYTES * F::BLOCKS).enumerate() {
+                prefetch::<S>(src);
                 unpack::chunk::<S, F>(src, &mut w);
                 let x = x.add(i * COLUMN_TILE);
                 match F::KIND {
@@ -161,6 +165,17 @@ unsafe fn column_int8<S: Simd, F: Format>(job: &JobView, from: usize, to: usize,
             }
             job.put(row, column, S::acc_sum(acc[0][0]));
         }
+    }
+}
+
+/// Prefetches what follows `src` at the distance [`PREFETCH`].
+#[inline(always)]
+unsafe fn prefetch<S: Simd>(src: &[u8]) {
+    let mut i = 0;
+    while i < src.len() {
+        // SAFETY: a hint for any address.
+        unsafe { S::prefetch(src.as_ptr().wrapping_add(PREFETCH + i)) };
+        i += 64;
     }
 }
 
@@ -290,7 +305,11 @@ unsafe fn dot_floats<S: Simd, W: Floats, const R: usize, const C: usize>(
         while i < whole {
             let mut wv = [S::splat(0.0); R];
             for r in 0..R {
-                wv[r] = W::load::<S>(w[r].add(i * W::BYTES));
+                let p = w[r].add(i * W::BYTES);
+                wv[r] = W::load::<S>(p);
+                if R == 1 && C == 1 {
+                    S::prefetch(p.wrapping_add(PREFETCH));
+                }
             }
             for c in 0..C {
                 let xv = S::load(x[c].add(i));
@@ -323,6 +342,13 @@ unsafe fn dot_floats<S: Simd, W: Floats, const R: usize, const C: usize>(
 /// As for [`rows_int8`].
 #[inline(always)]
 pub(crate) unsafe fn rows_float<S: Simd, W: Floats>(job: &JobView, from: usize, to: usize) {
+    if job.columns == 1 {
+        for row in from..to {
+            // SAFETY: the row exists.
+            unsafe { micro_float::<S, W, 1, 1>(job, row, 0) };
+        }
+        return;
+    }
     let mut block = from;
     while block < to {
         let end = to.min(block + PANEL_ROWS);

@@ -123,6 +123,34 @@ impl Simd for Scalar {
                 .write_unaligned(v.map(|x| half::f16::from_f32_const(x).to_bits()))
         }
     }
+    #[inline(always)]
+    unsafe fn lookup(src: &[u8; 16], table: &[u8; 16], out: &mut [u8; 32]) {
+        for j in 0..16 {
+            out[j] = table[usize::from(src[j] & 15)];
+            out[j + 16] = table[usize::from(src[j] >> 4)];
+        }
+    }
+    #[inline(always)]
+    unsafe fn five_bits(src: &[u8; 16], bits: u32, out: &mut [u8; 32]) {
+        for j in 0..16 {
+            out[j] = (src[j] & 15) | (((bits >> j) & 1) << 4) as u8;
+            out[j + 16] = (src[j] >> 4) | (((bits >> (j + 16)) & 1) << 4) as u8;
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales(bytes: [i8; 16], d: f32, out: &mut [f32; 16]) {
+        for g in 0..16 {
+            out[g] = d * f32::from(bytes[g]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales32(bytes: [u8; 8], d: f32, out: &mut [f32; 16]) {
+        for g in 0..16 {
+            out[g] = d * f32::from(bytes[g / 2] as i8);
+        }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(_: *const u8) {}
 
     #[inline(always)]
     unsafe fn acc_zero() -> [f32; 16] {

@@ -2,7 +2,7 @@
 //! an entry point with the level's features. The bit layouts are described in [`crate::quant`].
 //!
 //! Scales and minima are computed by the operations of the scalar dequantization, so that s · (q − offset) + m equals
-//! it bit for bit.
+//! it bit for bit. No closures here: one that is not inlined would be compiled without the level's features.
 
 #![allow(unsafe_code, reason = "calls the unsafe vector trait")]
 #![allow(
@@ -78,29 +78,23 @@ fn nibbles(src: &[u8], q: &mut [u8]) {
     }
 }
 
-/// Ors bit `i` of `bits` into `q[i]` as 16.
+/// 16 bytes of nibbles with a fifth bit each.
 #[inline(always)]
-fn fifth_bits(bits: u32, q: &mut [u8]) {
-    for (j, q) in q[..32].as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        // Spread 8 bits over 8 bytes, turn each into 0x80 or 0, and move it to bit 4.
-        let byte = u64::from((bits >> (8 * j)) as u8);
-        let spread = byte.wrapping_mul(0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
-        let flags = spread.wrapping_add(0x0040_6070_787c_7e7f) & 0x8080_8080_8080_8080;
-        *q = (u64::from_le_bytes(*q) | (flags >> 3)).to_le_bytes();
-    }
+unsafe fn five_bits<S: Simd>(src: &[u8], bits: u32, q: &mut [u8]) {
+    let q = &mut q.as_chunks_mut::<32>().0[0];
+    // SAFETY: the caller has the features of `S`.
+    unsafe { S::five_bits(src.as_array_ref(), bits, q) };
 }
 
-/// Adds codebook values, shifted to unsigned by 128 or 16.
+/// Codebook values of 16 bytes of indices.
 #[inline(always)]
-fn lookup(src: &[u8], table: &[u8; 16], q: &mut [u8]) {
-    let src: &[u8; 16] = src[..16].as_array_ref();
-    let q = &mut q[..32];
-    for j in 0..16 {
-        q[j] = table[usize::from(src[j] & 15)];
-        q[j + 16] = table[usize::from(src[j] >> 4)];
-    }
+unsafe fn lookup<S: Simd>(src: &[u8], table: &[u8; 16], q: &mut [u8]) {
+    let q = &mut q.as_chunks_mut::<32>().0[0];
+    // SAFETY: the caller has the features of `S`.
+    unsafe { S::lookup(src.as_array_ref(), table, q) };
 }
 
+/// Codebook moved to unsigned values.
 const fn shifted(codebook: [i8; 16], by: i16) -> [u8; 16] {
     let mut t = [0; 16];
     let mut i = 0;
@@ -161,8 +155,9 @@ impl Format for Q5_0 {
     #[inline(always)]
     unsafe fn block<S: Simd>(b: &[u8], i: usize, w: &mut WeightChunk) {
         let q = &mut w.q[32 * i..32 * i + 32];
-        nibbles(&b[6..22], q);
-        fifth_bits(u32::from_le_bytes([b[2], b[3], b[4], b[5]]), q);
+        let bits = u32::from_le_bytes([b[2], b[3], b[4], b[5]]);
+        // SAFETY: the caller has the features of `S`.
+        unsafe { five_bits::<S>(&b[6..22], bits, q) };
         // SAFETY: the caller has the features of `S`.
         scale32::<S>(&mut w.s, i, unsafe { f16_at::<S>(b, 0) });
     }
@@ -177,8 +172,9 @@ impl Format for Q5_1 {
     #[inline(always)]
     unsafe fn block<S: Simd>(b: &[u8], i: usize, w: &mut WeightChunk) {
         let q = &mut w.q[32 * i..32 * i + 32];
-        nibbles(&b[8..24], q);
-        fifth_bits(u32::from_le_bytes([b[4], b[5], b[6], b[7]]), q);
+        let bits = u32::from_le_bytes([b[4], b[5], b[6], b[7]]);
+        // SAFETY: the caller has the features of `S`.
+        unsafe { five_bits::<S>(&b[8..24], bits, q) };
         // SAFETY: the caller has the features of `S`.
         scale32::<S>(&mut w.s, i, unsafe { f16_at::<S>(b, 0) });
         // SAFETY: as above.
@@ -213,7 +209,8 @@ impl Format for Iq4Nl {
     #[inline(always)]
     unsafe fn block<S: Simd>(b: &[u8], i: usize, w: &mut WeightChunk) {
         const TABLE: [u8; 16] = shifted(iq4_nl::CODEBOOK, 128);
-        lookup(&b[2..18], &TABLE, &mut w.q[32 * i..32 * i + 32]);
+        // SAFETY: the caller has the features of `S`.
+        unsafe { lookup::<S>(&b[2..18], &TABLE, &mut w.q[32 * i..32 * i + 32]) };
         // SAFETY: the caller has the features of `S`.
         scale32::<S>(&mut w.s, i, unsafe { f16_at::<S>(b, 0) });
     }
@@ -228,7 +225,8 @@ impl Format for Mxfp4 {
     #[inline(always)]
     unsafe fn block<S: Simd>(b: &[u8], i: usize, w: &mut WeightChunk) {
         const TABLE: [u8; 16] = shifted(mxfp4::CODEBOOK, 16);
-        lookup(&b[1..17], &TABLE, &mut w.q[32 * i..32 * i + 32]);
+        // SAFETY: the caller has the features of `S`.
+        unsafe { lookup::<S>(&b[1..17], &TABLE, &mut w.q[32 * i..32 * i + 32]) };
         scale32::<S>(&mut w.s, i, mxfp4::half_scale(b[0]));
     }
 }
@@ -257,9 +255,16 @@ impl Format for Q2K {
         crumbs(&b[16..80], &mut w.q);
         // SAFETY: the caller has the features of `S`.
         let (d, dmin) = unsafe { (f16_at::<S>(b, 80), f16_at::<S>(b, 82)) };
+        let packed: &[u8; 16] = b.as_array_ref();
+        let (mut scales, mut minima) = ([0; 16], [0; 16]);
         for g in 0..16 {
-            w.s[S::SLOT[g]] = d * f32::from(b[g] & 15);
-            w.m[S::SLOT[g]] = -(dmin * f32::from(b[g] >> 4));
+            scales[g] = (packed[g] & 15) as i8;
+            minima[g] = (packed[g] >> 4) as i8;
+        }
+        // SAFETY: as above.
+        unsafe {
+            S::scales(scales, d, &mut w.s);
+            S::scales(minima, -dmin, &mut w.m);
         }
     }
 }
@@ -281,9 +286,12 @@ impl Format for Q3K {
         }
         // SAFETY: the caller has the features of `S`.
         let d = unsafe { f16_at::<S>(b, 108) };
+        let mut scales = [0; 16];
         for g in 0..16 {
-            w.s[S::SLOT[g]] = d * f32::from(q3_k::sub_scale(b, g));
+            scales[g] = q3_k::sub_scale(b, g);
         }
+        // SAFETY: as above.
+        unsafe { S::scales(scales, d, &mut w.s) };
     }
 }
 
@@ -292,10 +300,11 @@ impl Format for Q3K {
 unsafe fn scales_and_minima<S: Simd>(b: &[u8], w: &mut WeightChunk) {
     // SAFETY: the caller has the features of `S`.
     let (d, dmin) = unsafe { (f16_at::<S>(b, 0), f16_at::<S>(b, 2)) };
-    for s in 0..8 {
-        let (scale, min) = q4_k::sub_scale_min(&b[4..16], s);
-        scale32::<S>(&mut w.s, s, d * f32::from(scale));
-        scale32::<S>(&mut w.m, s, -(dmin * f32::from(min)));
+    let (scales, minima) = q4_k::sub_scales_minima(b[4..16].as_array_ref());
+    // SAFETY: as above.
+    unsafe {
+        S::scales32(scales, d, &mut w.s);
+        S::scales32(minima, -dmin, &mut w.m);
     }
 }
 
@@ -365,9 +374,12 @@ impl Format for Q6K {
         }
         // SAFETY: the caller has the features of `S`.
         let d = unsafe { f16_at::<S>(b, 208) };
+        let mut scales = [0; 16];
         for g in 0..16 {
-            w.s[S::SLOT[g]] = d * f32::from(b[192 + g] as i8);
+            scales[g] = b[192 + g] as i8;
         }
+        // SAFETY: as above.
+        unsafe { S::scales(scales, d, &mut w.s) };
     }
 }
 
@@ -383,9 +395,13 @@ impl Format for Iq4Xs {
         let b: &[u8; 136] = b.as_array_ref();
         // SAFETY: the caller has the features of `S`.
         let d = unsafe { f16_at::<S>(b, 0) };
+        let mut scales = [0; 8];
         for s in 0..8 {
-            lookup(&b[8 + 16 * s..24 + 16 * s], &TABLE, &mut w.q[32 * s..32 * s + 32]);
-            scale32::<S>(&mut w.s, s, d * f32::from(iq4_xs::sub_scale(b, s)));
+            // SAFETY: as above.
+            unsafe { lookup::<S>(&b[8 + 16 * s..24 + 16 * s], &TABLE, &mut w.q[32 * s..32 * s + 32]) };
+            scales[s] = iq4_xs::sub_scale(b, s) as u8;
         }
+        // SAFETY: as above.
+        unsafe { S::scales32(scales, d, &mut w.s) };
     }
 }

@@ -9,10 +9,14 @@ use std::arch::x86_64::*;
 
 use crate::kernel::chunk::{WeightChunk, XChunk};
 use crate::kernel::generic::matmul::{Tile, tile_by_kind};
-use crate::kernel::simd::{MIN, Simd, WIDE};
+use crate::kernel::simd::{MIN, Simd, WIDE, group_in_slot, pair_in_slot};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2;
+
+/// Byte shuffles that bring scales to slot order.
+static GROUPS: [i8; 16] = group_in_slot(Avx2::SLOT);
+static PAIRS: [i8; 16] = pair_in_slot(Avx2::SLOT);
 
 // The safety of every block below is that of the trait: the CPU has AVX2, FMA and F16C, and pointers are valid.
 impl Simd for Avx2 {
@@ -133,6 +137,68 @@ impl Simd for Avx2 {
         // SAFETY: see above.
         unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(v)) }
     }
+    #[inline(always)]
+    unsafe fn lookup(src: &[u8; 16], table: &[u8; 16], out: &mut [u8; 32]) {
+        // SAFETY: see above.
+        unsafe {
+            let (b, table) = (
+                _mm_loadu_si128(src.as_ptr().cast()),
+                _mm_loadu_si128(table.as_ptr().cast()),
+            );
+            let nibble = _mm_set1_epi8(15);
+            let low = _mm_shuffle_epi8(table, _mm_and_si128(b, nibble));
+            let high = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16::<4>(b), nibble));
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_set_m128i(high, low));
+        }
+    }
+    #[inline(always)]
+    unsafe fn five_bits(src: &[u8; 16], bits: u32, out: &mut [u8; 32]) {
+        // SAFETY: see above.
+        unsafe {
+            let b = _mm_loadu_si128(src.as_ptr().cast());
+            let both = _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16::<4>(b), b), _mm256_set1_epi8(15));
+            // Each byte of the word to eight lanes, then the lane's own bit of it.
+            let byte = _mm256_setr_epi64x(
+                0,
+                0x0101_0101_0101_0101,
+                0x0202_0202_0202_0202,
+                0x0303_0303_0303_0303,
+            );
+            let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
+            let spread = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), byte), bit);
+            let fifth = _mm256_and_si256(_mm256_cmpeq_epi8(spread, bit), _mm256_set1_epi8(16));
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_or_si256(both, fifth));
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales(bytes: [i8; 16], d: f32, out: &mut [f32; 16]) {
+        // SAFETY: see above.
+        unsafe {
+            let order = _mm_loadu_si128((&raw const GROUPS).cast());
+            scaled(
+                _mm_shuffle_epi8(_mm_loadu_si128(bytes.as_ptr().cast()), order),
+                d,
+                out,
+            );
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales32(bytes: [u8; 8], d: f32, out: &mut [f32; 16]) {
+        // SAFETY: see above.
+        unsafe {
+            let order = _mm_loadu_si128((&raw const PAIRS).cast());
+            scaled(
+                _mm_shuffle_epi8(_mm_cvtsi64_si128(i64::from_le_bytes(bytes)), order),
+                d,
+                out,
+            );
+        }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        // SAFETY: a hint that never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
 
     #[inline(always)]
     unsafe fn acc_zero() -> __m256 {
@@ -180,16 +246,20 @@ impl Simd for Avx2 {
                         let sums =
                             _mm256_hadd_epi32(_mm256_hadd_epi32(d[0], d[1]), _mm256_hadd_epi32(d[2], d[3]));
                         let mut dot = _mm256_cvtepi32_ps(sums);
-                        let lane = |p: *const [f32; 16]| _mm256_load_ps(p.cast::<f32>().add(8 * half));
                         if KIND != WIDE && KIND != MIN {
                             // Integers below 2^24: exact.
-                            dot = _mm256_fnmadd_ps(_mm256_set1_ps(offset), lane(&raw const (*x[c]).sum), dot);
+                            dot = _mm256_fnmadd_ps(
+                                _mm256_set1_ps(offset),
+                                half_of(half, &raw const (*x[c]).sum),
+                                dot,
+                            );
                         }
-                        let scale = _mm256_mul_ps(ws, lane(&raw const (*x[c]).s));
+                        let scale = _mm256_mul_ps(ws, half_of(half, &raw const (*x[c]).s));
                         acc[r][c] = _mm256_fmadd_ps(scale, dot, acc[r][c]);
                         if KIND == MIN {
-                            let m = lane(&raw const (*w[r]).m);
-                            acc[r][c] = _mm256_fmadd_ps(m, lane(&raw const (*x[c]).scaled_sum), acc[r][c]);
+                            let m = half_of(half, &raw const (*w[r]).m);
+                            acc[r][c] =
+                                _mm256_fmadd_ps(m, half_of(half, &raw const (*x[c]).scaled_sum), acc[r][c]);
                         }
                     }
                 }
@@ -200,6 +270,26 @@ impl Simd for Avx2 {
     unsafe fn tile(kind: u8, t: &Tile) {
         // SAFETY: passes the caller's promise on.
         unsafe { tile(kind, t) }
+    }
+}
+
+/// One half of 16 scales or sums in slot order.
+#[inline(always)]
+unsafe fn half_of(half: usize, p: *const [f32; 16]) -> __m256 {
+    // SAFETY: the caller gives an array of an aligned chunk.
+    unsafe { _mm256_load_ps(p.cast::<f32>().add(8 * half)) }
+}
+
+/// d times 16 signed bytes.
+#[inline(always)]
+unsafe fn scaled(bytes: __m128i, d: f32, out: &mut [f32; 16]) {
+    // SAFETY: see above; `out` has 16 values.
+    unsafe {
+        let d = _mm256_set1_ps(d);
+        let low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+        let high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes)));
+        _mm256_storeu_ps(out.as_mut_ptr(), _mm256_mul_ps(d, low));
+        _mm256_storeu_ps(out.as_mut_ptr().add(8), _mm256_mul_ps(d, high));
     }
 }
 

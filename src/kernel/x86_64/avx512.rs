@@ -7,10 +7,14 @@ use std::arch::x86_64::*;
 
 use crate::kernel::chunk::{WeightChunk, XChunk};
 use crate::kernel::generic::matmul::{Tile, tile_by_kind};
-use crate::kernel::simd::{MIN, Simd};
+use crate::kernel::simd::{MIN, Simd, group_in_slot, pair_in_slot};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512;
+
+/// Byte shuffles that bring scales to slot order.
+static GROUPS: [i8; 16] = group_in_slot(Avx512::SLOT);
+static PAIRS: [i8; 16] = pair_in_slot(Avx512::SLOT);
 
 // The safety of every block below is that of the trait: the CPU has AVX-512 F, BW, DQ, VL and VNNI, and pointers are
 // valid.
@@ -133,6 +137,59 @@ impl Simd for Avx512 {
         // SAFETY: see above.
         unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(v)) }
     }
+    #[inline(always)]
+    unsafe fn lookup(src: &[u8; 16], table: &[u8; 16], out: &mut [u8; 32]) {
+        // SAFETY: see above.
+        unsafe {
+            let (b, table) = (
+                _mm_loadu_si128(src.as_ptr().cast()),
+                _mm_loadu_si128(table.as_ptr().cast()),
+            );
+            let nibble = _mm_set1_epi8(15);
+            let low = _mm_shuffle_epi8(table, _mm_and_si128(b, nibble));
+            let high = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16::<4>(b), nibble));
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_set_m128i(high, low));
+        }
+    }
+    #[inline(always)]
+    unsafe fn five_bits(src: &[u8; 16], bits: u32, out: &mut [u8; 32]) {
+        // SAFETY: see above.
+        unsafe {
+            let b = _mm_loadu_si128(src.as_ptr().cast());
+            let both = _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16::<4>(b), b), _mm256_set1_epi8(15));
+            let fifth = _mm256_maskz_set1_epi8(bits, 16);
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_or_si256(both, fifth));
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales(bytes: [i8; 16], d: f32, out: &mut [f32; 16]) {
+        // SAFETY: see above.
+        unsafe {
+            let order = _mm_loadu_si128((&raw const GROUPS).cast());
+            scaled(
+                _mm_shuffle_epi8(_mm_loadu_si128(bytes.as_ptr().cast()), order),
+                d,
+                out,
+            );
+        }
+    }
+    #[inline(always)]
+    unsafe fn scales32(bytes: [u8; 8], d: f32, out: &mut [f32; 16]) {
+        // SAFETY: see above.
+        unsafe {
+            let order = _mm_loadu_si128((&raw const PAIRS).cast());
+            scaled(
+                _mm_shuffle_epi8(_mm_cvtsi64_si128(i64::from_le_bytes(bytes)), order),
+                d,
+                out,
+            );
+        }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        // SAFETY: a hint that never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
 
     #[inline(always)]
     unsafe fn acc_zero() -> __m512 {
@@ -153,7 +210,6 @@ impl Simd for Avx512 {
     ) {
         // SAFETY: see above; chunks are aligned to 64 bytes.
         unsafe {
-            let lanes = |p: *const [f32; 16]| _mm512_load_ps(p.cast::<f32>());
             for r in 0..R {
                 let wp: *const __m512i = (&raw const (*w[r]).q).cast();
                 let mut q = [_mm512_setzero_si512(); 4];
@@ -197,6 +253,23 @@ impl Simd for Avx512 {
     unsafe fn tile(kind: u8, t: &Tile) {
         // SAFETY: passes the caller's promise on.
         unsafe { tile(kind, t) }
+    }
+}
+
+/// Sixteen scales or sums in slot order.
+#[inline(always)]
+unsafe fn lanes(p: *const [f32; 16]) -> __m512 {
+    // SAFETY: the caller gives an array of an aligned chunk.
+    unsafe { _mm512_load_ps(p.cast()) }
+}
+
+/// d times 16 signed bytes.
+#[inline(always)]
+unsafe fn scaled(bytes: __m128i, d: f32, out: &mut [f32; 16]) {
+    // SAFETY: see above; `out` has 16 values.
+    unsafe {
+        let s = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+        _mm512_storeu_ps(out.as_mut_ptr(), _mm512_mul_ps(_mm512_set1_ps(d), s));
     }
 }
 

@@ -68,7 +68,8 @@ fn wrap(value: Value) -> Result<Value, Error> {
     }))
 }
 
-fn refuse(value: &Value, what: &str) -> Result<(), Error> {
+/// An error if `value` is a generator.
+pub(super) fn refuse(value: &Value, what: &str) -> Result<(), Error> {
     if !is_generator(value) {
         return Ok(());
     }
@@ -99,12 +100,6 @@ pub(super) fn add_filters(environment: &mut Environment<'_>) {
                 wrap(original.call(state, &args)?)
             },
         );
-    }
-    for name in ["length", "count"] {
-        environment.add_filter(name, |value: &Value| {
-            refuse(value, "has no length")?;
-            filters::length(value)
-        });
     }
     environment.add_filter("last", |value: Value| {
         refuse(&value, "has no last element")?;

@@ -6,7 +6,7 @@ use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
 use super::generator;
-use super::print::{self, MAX_DEPTH, too_deep};
+use super::print;
 
 /// A JSON value as a template sees it.
 pub(super) fn to_value(json: &serde_json::Value) -> Value {
@@ -68,14 +68,13 @@ pub(super) fn tojson(value: &Value, args: Rest<Value>, kwargs: Kwargs) -> Result
 }
 
 fn write_value(value: &Value, style: &Style, depth: usize, out: &mut String) -> Result<(), Error> {
-    if depth > MAX_DEPTH {
-        return Err(too_deep());
-    }
+    print::check(out, depth)?;
     match value.kind() {
         ValueKind::None => out.push_str("null"),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
         ValueKind::Number => write_number(value, out),
         ValueKind::String => write_string(value.as_str().unwrap_or_default(), style, out),
+        // Slices and sums of lists are iterables to minijinja.
         ValueKind::Seq | ValueKind::Iterable if !generator::is_generator(value) => {
             let mut first = true;
             out.push('[');

@@ -14,8 +14,10 @@ mod generator;
 mod json;
 mod methods;
 mod print;
+mod source;
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use minijinja::value::{Kwargs, Rest};
@@ -72,7 +74,7 @@ pub enum TemplateError {
 pub struct ChatInput<'a> {
     /// An array of objects with `role`, `content` and whatever else the template reads.
     pub messages: &'a serde_json::Value,
-    /// An array of function descriptions; absent and null are the same.
+    /// An array of function descriptions. Absent, the template finds `tools` undefined.
     pub tools: Option<&'a serde_json::Value>,
     /// Whether the prompt ends with the beginning of the assistant's turn.
     pub add_generation_prompt: bool,
@@ -95,15 +97,14 @@ impl<'a> ChatInput<'a> {
 /// A compiled chat template. Immutable; share it between threads.
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    bos: String,
-    eos: String,
+    /// Texts of special tokens by variable name.
+    special: Vec<(&'static str, String)>,
 }
 
 impl std::fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ChatTemplate")
-            .field("bos", &self.bos)
-            .field("eos", &self.eos)
+            .field("special", &self.special)
             .finish_non_exhaustive()
     }
 }
@@ -121,12 +122,20 @@ impl ChatTemplate {
         let Some(source) = metadata.str("tokenizer.chat_template")? else {
             return Ok(None);
         };
-        let text = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).map_or("", |t| t.text);
-        Ok(Some(Self::new(
-            source,
-            text(tokenizer.bos()),
-            text(tokenizer.eos()),
-        )))
+        let text = |id: Option<u32>| id.and_then(|id| tokenizer.token(id)).map(|t| t.text);
+        let bos = text(tokenizer.bos()).unwrap_or_default();
+        let eos = text(tokenizer.eos()).unwrap_or_default();
+        Ok(Some(Self::new(source, bos, eos).map(|mut template| {
+            for (name, id) in [
+                ("unk_token", tokenizer.unknown()),
+                ("pad_token", tokenizer.pad()),
+                ("sep_token", tokenizer.sep()),
+            ] {
+                let value = text(id).map(|text| (name, text.to_string()));
+                template.special.extend(value);
+            }
+            template
+        })))
     }
 
     /// Compiles a template. `bos` and `eos` are the texts of those tokens, for `bos_token` and `eos_token`.
@@ -142,12 +151,11 @@ impl ChatTemplate {
         }
         let mut environment = environment()?;
         environment
-            .add_template_owned(NAME, without_generation_tags(source))
+            .add_template_owned(NAME, source::prepare(source))
             .map_err(|e| TemplateError::Syntax(describe(&e)))?;
         let mut template = Self {
             environment,
-            bos: bos.to_string(),
-            eos: eos.to_string(),
+            special: vec![("bos_token", bos.to_string()), ("eos_token", eos.to_string())],
         };
         template.set_clock(clock::now);
         Ok(template)
@@ -168,11 +176,12 @@ impl ChatTemplate {
     /// What the template raises or does wrong with these messages; a bound of this module exceeded.
     pub fn render(&self, input: &ChatInput<'_>) -> Result<String, TemplateError> {
         let mut context: Vec<(String, Value)> = vec![
-            ("bos_token".into(), self.bos.as_str().into()),
-            ("eos_token".into(), self.eos.as_str().into()),
             ("messages".into(), json::to_value(input.messages)),
             ("add_generation_prompt".into(), input.add_generation_prompt.into()),
         ];
+        for (name, text) in &self.special {
+            context.push((name.to_string(), text.as_str().into()));
+        }
         if let Some(tools) = input.tools {
             context.push(("tools".into(), json::to_value(tools)));
         }
@@ -184,11 +193,21 @@ impl ChatTemplate {
             .get_template(NAME)
             .map_err(|e| TemplateError::Syntax(describe(&e)))?;
         let mut out = Bounded::default();
-        let rendered = template.render_captured_to(Value::from_pairs(context), &mut out);
+        let context = Value::from_pairs(context);
+        // A defect of the template engine must not take the caller down with it.
+        let rendered = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            template
+                .render_captured_to(context, &mut out)
+                .map(drop)
+                .map_err(|e| classify(&e))
+        }));
         if out.exceeded {
             return Err(TemplateError::OutputTooLong { limit: MAX_OUTPUT });
         }
-        rendered.map_err(|e| classify(&e))?;
+        rendered.unwrap_or_else(|_| {
+            let message = "the template engine failed on an operation of the template";
+            Err(TemplateError::Render(message.to_string()))
+        })?;
         // Templates write text only; a fragment cut inside a character cannot occur.
         Ok(String::from_utf8(out.bytes).unwrap_or_default())
     }
@@ -215,6 +234,7 @@ fn environment() -> Result<Environment<'static>, TemplateError> {
     environment.add_filter("tojson", json::tojson);
     methods::add_tests(&mut environment);
     generator::add_filters(&mut environment);
+    methods::add_filters(&mut environment);
     environment.add_function("raise_exception", |message: Rest<Value>, _: Kwargs| {
         let text = message.first().map(ToString::to_string).unwrap_or_default();
         Err::<Value, _>(
@@ -280,29 +300,4 @@ impl io::Write for Bounded {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// Replaces `{% generation %}` and `{% endgeneration %}`, which mark what training learns from, by tags
-/// without effect and of the same white space control.
-fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start);
-        out.push_str(before);
-        let Some(end) = tag.find("%}") else {
-            rest = tag;
-            break;
-        };
-        let inner = &tag[2..end];
-        let word = inner.trim_matches(|c: char| c.is_whitespace() || matches!(c, '-' | '+'));
-        match word {
-            "generation" => out.push_str(&format!("{{%{}%}}", inner.replacen(word, "if true", 1))),
-            "endgeneration" => out.push_str(&format!("{{%{}%}}", inner.replacen(word, "endif", 1))),
-            _ => out.push_str(&tag[..end + 2]),
-        }
-        rest = &tag[end + 2..];
-    }
-    out.push_str(rest);
-    out
 }

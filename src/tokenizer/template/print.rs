@@ -6,20 +6,33 @@ use minijinja::value::ValueKind;
 use minijinja::{Error, Value};
 use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 
-/// Nesting beyond which printing is refused.
-pub(super) const MAX_DEPTH: usize = 128;
+use super::generator;
 
-pub(super) fn too_deep() -> Error {
-    Error::new(
+/// Nesting beyond which printing is refused.
+const MAX_DEPTH: usize = 128;
+
+/// Longest text of one value, in bytes.
+const MAX_TEXT: usize = 64 << 20;
+
+/// An error when a value being written is nested too deeply or grows too long.
+pub(super) fn check(out: &str, depth: usize) -> Result<(), Error> {
+    let problem = if depth > MAX_DEPTH {
+        format!("is nested more than {MAX_DEPTH} deep")
+    } else if out.len() > MAX_TEXT {
+        format!("takes more than {MAX_TEXT} bytes to write")
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(
         minijinja::ErrorKind::InvalidOperation,
-        format!("a value is nested more than {MAX_DEPTH} deep"),
-    )
+        format!("a value {problem}"),
+    ))
 }
 
 /// `str(value)`; undefined values are empty.
 pub(super) fn str(value: &Value) -> Result<String, Error> {
     match value.kind() {
-        ValueKind::Seq | ValueKind::Map | ValueKind::Number => {
+        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map | ValueKind::Number => {
             let mut out = String::new();
             repr(value, &mut out, 0)?;
             Ok(out)
@@ -29,10 +42,9 @@ pub(super) fn str(value: &Value) -> Result<String, Error> {
 }
 
 fn repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error> {
-    if depth > MAX_DEPTH {
-        return Err(too_deep());
-    }
+    check(out, depth)?;
     match value.kind() {
+        ValueKind::Undefined => out.push_str("Undefined"),
         ValueKind::String => string(value.as_str().unwrap_or_default(), out),
         ValueKind::Number if !value.is_integer() => {
             if let Ok(v) = f64::try_from(value.clone()) {
@@ -40,7 +52,7 @@ fn repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error> {
             }
         }
         // Namespaces, loops and tuples are objects with a form of their own.
-        ValueKind::Seq if is_list(value) => {
+        ValueKind::Seq | ValueKind::Iterable if is_list(value) => {
             out.push('[');
             for (i, item) in value.try_iter()?.enumerate() {
                 if i > 0 {
@@ -71,6 +83,8 @@ fn repr(value: &Value, out: &mut String, depth: usize) -> Result<(), Error> {
 
 fn is_list(value: &Value) -> bool {
     value.downcast_object_ref::<minijinja::value::Tuple>().is_none()
+        && !generator::is_generator(value)
+        && value.len().is_some()
 }
 
 fn string(text: &str, out: &mut String) {

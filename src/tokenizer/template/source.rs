@@ -3,9 +3,8 @@
 //! * Line ends become `\n`, as in Jinja.
 //! * `{% generation %}`, which marks what training learns from, becomes a tag without effect and of the same
 //!   white space control.
-//! * `[::-1]` becomes a method call, because minijinja 3.0.5 panics when it reverses an empty list.
-
-const REVERSED: &str = ".__reversed__()";
+//! * Slices with a step, `x[a:b:c]`, become the method call `x.__slice__((a),(b),(c))`, because minijinja 3.0.5
+//!   panics on some with a negative step.
 
 /// The source that is compiled instead of `source`.
 pub(super) fn prepare(source: &str) -> String {
@@ -33,7 +32,7 @@ pub(super) fn prepare(source: &str) -> String {
                 out.push_str(&rest[..end]);
                 rest = &rest[end..];
             }
-            _ => reverse(tag, &mut out),
+            _ => replace_slices(tag, &mut out),
         }
     }
     out.push_str(rest);
@@ -101,40 +100,66 @@ fn end_of_raw(text: &str) -> usize {
     text.len()
 }
 
-/// Copies a tag, with the slices that reverse replaced.
-fn reverse(tag: &str, out: &mut String) {
-    let bytes = tag.as_bytes();
-    let (mut copied, mut i) = (0, 0);
-    while i < bytes.len() {
-        match bytes[i] {
-            quote @ (b'\'' | b'"') => i = string_end(bytes, i, quote),
-            b'[' => match slice_end(bytes, i) {
-                Some(end) => {
-                    out.push_str(&tag[copied..i]);
-                    out.push_str(REVERSED);
-                    (copied, i) = (end, end);
-                }
-                None => i += 1,
-            },
-            _ => i += 1,
-        }
+/// What becomes of a bracket or colon of a slice with a step.
+#[derive(Clone, Copy)]
+enum Part {
+    Open,
+    Colon,
+    Close,
+}
+
+/// Copies a tag, with the slices that have a step replaced by method calls.
+fn replace_slices(tag: &str, out: &mut String) {
+    let mut copied = 0;
+    for (at, part) in slice_parts(tag.as_bytes()) {
+        out.push_str(&tag[copied..at]);
+        out.push_str(match part {
+            Part::Open => ".__slice__((",
+            Part::Colon => "),(",
+            Part::Close => "))",
+        });
+        copied = at + 1;
     }
     out.push_str(&tag[copied..]);
 }
 
-/// Index after `[::-1]`, if that is what begins at `start`.
-fn slice_end(bytes: &[u8], start: usize) -> Option<usize> {
-    let mut i = start;
-    for wanted in *b"[::-1]" {
-        while wanted != b'[' && bytes.get(i).is_some_and(u8::is_ascii_whitespace) {
-            i += 1;
-        }
-        if bytes.get(i) != Some(&wanted) {
-            return None;
+/// Positions of the brackets and colons of slices with a step, ascending.
+fn slice_parts(bytes: &[u8]) -> Vec<(usize, Part)> {
+    // Open brackets with their position and, for square ones, the colons directly inside.
+    let mut open: Vec<(u8, usize, Vec<usize>)> = Vec::new();
+    let mut parts = Vec::new();
+    let mut i = 0;
+    while i < bytes.len() {
+        match bytes[i] {
+            quote @ (b'\'' | b'"') => {
+                i = string_end(bytes, i, quote);
+                continue;
+            }
+            bracket @ (b'[' | b'(' | b'{') => open.push((bracket, i, Vec::new())),
+            b':' => {
+                if let Some((b'[', _, colons)) = open.last_mut() {
+                    colons.push(i);
+                }
+            }
+            b']' | b')' | b'}' => {
+                if let Some((b'[', start, colons)) = open.pop()
+                    && bytes[i] == b']'
+                    && let [first, second] = colons[..]
+                {
+                    parts.extend([
+                        (start, Part::Open),
+                        (first, Part::Colon),
+                        (second, Part::Colon),
+                        (i, Part::Close),
+                    ]);
+                }
+            }
+            _ => {}
         }
         i += 1;
     }
-    Some(i)
+    parts.sort_unstable_by_key(|(at, _)| *at);
+    parts
 }
 
 #[cfg(test)]
@@ -146,7 +171,14 @@ mod tests {
         let same =
             "a [::-1] {# x[::-1] #}{{ 'x[::-1] }}' }}{% raw %}{% generation %}{{ x[::-1] }}{% endraw %}";
         assert_eq!(prepare(same), same);
-        assert_eq!(prepare("{{ x[ ::-1 ][0] }}\r\n"), "{{ x.__reversed__()[0] }}\n");
+        assert_eq!(
+            prepare("{{ x[ ::-1 ][0] }}\r\n"),
+            "{{ x.__slice__(( ),(),(-1 ))[0] }}\n"
+        );
+        assert_eq!(
+            prepare("{{ x[f({'a': 1}[1:2]):y[::2]:z] ~ ']' }}"),
+            "{{ x.__slice__((f({'a': 1}[1:2])),(y.__slice__((),(),(2))),(z)) ~ ']' }}"
+        );
         assert_eq!(
             prepare("{%- generation -%}x{% endgeneration %}"),
             "{%- if true -%}x{% endif %}"
