@@ -794,8 +794,8 @@ infer_status infer_request_options_add_stop_id(infer_request_options *options,
 
 /*
  * Lets requests report to a queue, marked with tag, instead of being read one by one: infer_queue_next() then gives
- * their events, and infer_request_next() answers INFER_ERR_INVALID_ARGUMENT. A NULL queue takes that back. The queue
- * lives on until the last request that reports to it has ended.
+ * their events, and infer_request_next() answers INFER_ERR_INVALID_ARGUMENT. A NULL queue takes that back. What
+ * requests report after the queue was freed is lost.
  */
 infer_status infer_request_options_set_queue(infer_request_options *options,
                                              const infer_queue *queue,
@@ -1251,8 +1251,7 @@ infer_status infer_queue_next(const infer_queue *queue,
 
 /*
  * Writes a file descriptor to *fd that is readable while the queue has events, for poll, epoll or an event loop. It
- * belongs to the queue: neither read nor close it. Every call gives the same one; it is open until the queue and the
- * last request that reports to it are gone.
+ * belongs to the queue: neither read nor close it. Every call gives the same one; freeing the queue closes it.
  *
  * Errors: INFER_ERR_UNSUPPORTED where there is no eventfd, which is everywhere but Linux; INFER_ERR_IO when the
  * process has too many open files.

@@ -132,8 +132,9 @@ pub enum Poll {
 pub(crate) enum Announce {
     /// Its engine, for `wait`.
     Engine(Weak<ReadyList>),
-    /// A completion queue.
-    Queue(Arc<Queue>),
+    /// A completion queue. Weak, because a queue holds the mailboxes that have something for it; when it is dropped,
+    /// nobody reads them any more.
+    Queue(Weak<Queue>),
 }
 
 /// The channel between the worker and the reader of one completion.
@@ -232,7 +233,7 @@ impl Mailbox {
                 }
             }
             Announce::Queue(queue) => {
-                if first {
+                if first && let Some(queue) = queue.upgrade() {
                     queue.push(self);
                 }
             }

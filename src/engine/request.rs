@@ -97,7 +97,7 @@ pub(super) fn prepare(shared: &Arc<Shared>, mut options: RequestOptions) -> Resu
         )));
     }
     let announce = match options.queue.take() {
-        Some(queue) => Announce::Queue(queue),
+        Some(queue) => Announce::Queue(Arc::downgrade(&queue)),
         None => Announce::Engine(Arc::downgrade(&shared.ready)),
     };
     let mailbox = Mailbox::new(options.tag, announce);

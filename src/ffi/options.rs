@@ -143,10 +143,10 @@ pub(crate) fn assign(options: &mut impl OptionSet, key: &str, value: &str) -> An
 ///
 /// # Safety
 /// As [`handle::get`].
-pub(crate) unsafe fn or_default<'a, O: Object>(
+pub(crate) unsafe fn or_default<O: Object>(
     options: *const O,
-    default: &'a mut Option<O::State>,
-) -> Result<&'a O::State, Failure>
+    default: &mut Option<O::State>,
+) -> Result<&O::State, Failure>
 where
     O::State: Default,
 {

@@ -113,8 +113,7 @@ pub unsafe extern "C" fn infer_queue_next(
 }
 
 /// Writes a file descriptor to *fd that is readable while the queue has events, for poll, epoll or an event loop. It
-/// belongs to the queue: neither read nor close it. Every call gives the same one; it is open until the queue and the
-/// last request that reports to it are gone.
+/// belongs to the queue: neither read nor close it. Every call gives the same one; freeing the queue closes it.
 ///
 /// Errors: INFER_ERR_UNSUPPORTED where there is no eventfd, which is everywhere but Linux; INFER_ERR_IO when the
 /// process has too many open files.

@@ -171,8 +171,8 @@ pub unsafe extern "C" fn infer_request_free(request: *mut infer_request) {
 /// The tag from the request's options; 0 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_tag(request: *const infer_request) -> u64 {
-    // SAFETY: the conventions of the header.
     guard::quiet(0, || {
+        // SAFETY: the conventions of the header.
         unsafe { handle::get(request) }.map_or(0, |s| s.request.tag())
     })
 }
@@ -180,8 +180,8 @@ pub unsafe extern "C" fn infer_request_tag(request: *const infer_request) -> u64
 /// A number that no other request of this process has; 0 for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_id(request: *const infer_request) -> u64 {
-    // SAFETY: the conventions of the header.
     guard::quiet(0, || {
+        // SAFETY: the conventions of the header.
         unsafe { handle::get(request) }.map_or(0, |s| s.request.id())
     })
 }

@@ -346,8 +346,8 @@ pub unsafe extern "C" fn infer_request_options_add_stop_id(
 }
 
 /// Lets requests report to a queue, marked with tag, instead of being read one by one: infer_queue_next() then gives
-/// their events, and infer_request_next() answers INFER_ERR_INVALID_ARGUMENT. A NULL queue takes that back. The queue
-/// lives on until the last request that reports to it has ended.
+/// their events, and infer_request_next() answers INFER_ERR_INVALID_ARGUMENT. A NULL queue takes that back. What
+/// requests report after the queue was freed is lost.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_options_set_queue(
     options: *mut infer_request_options,

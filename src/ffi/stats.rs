@@ -315,8 +315,15 @@ impl infer_stats {
                 part as f64 / whole as f64
             }
         };
-        self.decode_tokens_per_second = ratio(self.generated_tokens, self.decode_time_ns) * 1e9;
-        self.prefill_tokens_per_second = ratio(self.prompt_tokens, self.prefill_time_ns) * 1e9;
+        let per_second = |count: u64, ns: u64| {
+            if ns == 0 {
+                0.0
+            } else {
+                count as f64 * 1e9 / ns as f64
+            }
+        };
+        self.decode_tokens_per_second = per_second(self.generated_tokens, self.decode_time_ns);
+        self.prefill_tokens_per_second = per_second(self.prompt_tokens, self.prefill_time_ns);
         self.prefill_embedding_share = ratio(self.prefill_embedding_time_ns, self.prefill_time_ns);
         self.prefill_attention_share = ratio(self.prefill_attention_time_ns, self.prefill_time_ns);
         self.prefill_ffn_share = ratio(self.prefill_ffn_time_ns, self.prefill_time_ns);

@@ -95,7 +95,7 @@ int main(int argc, char **argv) {
     infer_request_free(requests[i]);
   }
 
-  /* A queue outlives its handle as long as requests report to it. */
+  /* A queue that is freed early, with events in it, costs its requests nothing but their readers. */
   ro[0] = infer_request_options_new();
   OK(infer_request_options_set_prompt(ro[0], "The prince", INFER_NTS, &error));
   OK(infer_request_options_set_queue(ro[0], queue, 1, &error));
