@@ -14,7 +14,10 @@ pub fn run(data: &[u8]) {
     let flags = field().bytes().fold(0u32, |n, b| n << 1 | u32::from(b & 1));
     let (tokens, merges, specials, input) = (field(), field(), field(), field());
     let list = |text: &str| -> Vec<String> {
-        text.split('\u{1F}').filter(|t| !t.is_empty()).map(String::from).collect()
+        text.split('\u{1F}')
+            .filter(|t| !t.is_empty())
+            .map(String::from)
+            .collect()
     };
     let (spm, all_bytes) = (flags & 1 == 1, flags & 2 == 2);
     let mut texts = Vec::new();
@@ -25,7 +28,11 @@ pub fn run(data: &[u8]) {
     }
     if all_bytes {
         for byte in 0..=255u8 {
-            texts.push(if spm { format!("<0x{byte:02X}>") } else { byte_char(byte).to_string() });
+            texts.push(if spm {
+                format!("<0x{byte:02X}>")
+            } else {
+                byte_char(byte).to_string()
+            });
             types.push(if spm { 6 } else { 1 });
         }
     }
@@ -40,7 +47,10 @@ pub fn run(data: &[u8]) {
     }
     let mut m = Metadata::new();
     let strings = |v: Vec<String>| Value::Array(Array::String(v));
-    m.insert("tokenizer.ggml.model", Value::String(if spm { "llama" } else { "gpt2" }.into()));
+    m.insert(
+        "tokenizer.ggml.model",
+        Value::String(if spm { "llama" } else { "gpt2" }.into()),
+    );
     let pre = ["gpt-2", "llama-bpe", "qwen2", "default"][(flags >> 3) as usize % 4];
     m.insert("tokenizer.ggml.pre", Value::String(pre.into()));
     let scores = list(merges)
@@ -71,7 +81,9 @@ pub fn run(data: &[u8]) {
     // Without a token for the escaped space, its bytes are all there is.
     let spaces = !spm || tokenizer.find("\u{2581}").is_some();
     if spaces && all_bytes && plain && unchanged && !input.contains('\u{2581}') {
-        let ids = tokenizer.encode(input, false, false).expect("every byte has a token");
+        let ids = tokenizer
+            .encode(input, false, false)
+            .expect("every byte has a token");
         assert_eq!(tokenizer.decode(&ids, true), input);
     }
 }
