@@ -5,17 +5,12 @@
     reason = "a test that cannot go on fails"
 )]
 
+#[path = "common/skip.rs"]
+mod skip;
+
 use std::path::{Path, PathBuf};
 
 use infer::gguf::{Gguf, LoadMode, LoadOptions};
-
-fn fixtures() -> Option<PathBuf> {
-    let path = std::env::var_os("LIBINFER_FIXTURES").map(PathBuf::from);
-    if path.is_none() {
-        println!("SKIPPED reading of real GGUF files: LIBINFER_FIXTURES is not set");
-    }
-    path
-}
 
 fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -30,7 +25,9 @@ fn collect(dir: &Path, found: &mut Vec<PathBuf>) {
 
 #[test]
 fn every_real_file_parses_and_loads_alike_in_all_modes() {
-    let Some(root) = fixtures() else { return };
+    let Some(root) = skip::fixtures("reading of real GGUF files") else {
+        return;
+    };
     let mut paths = Vec::new();
     for part in ["fixtures", "models"] {
         collect(&root.join(part), &mut paths);
@@ -85,7 +82,9 @@ fn every_real_file_parses_and_loads_alike_in_all_modes() {
 
 #[test]
 fn the_version_1_file_equals_its_version_3_sibling() {
-    let Some(root) = fixtures() else { return };
+    let Some(root) = skip::fixtures("reading of real GGUF files") else {
+        return;
+    };
     let models = root.join("models");
     let old = Gguf::open(&models.join("gguf-v1/stories260K-v1-F32.gguf")).unwrap();
     let new = Gguf::open(&models.join("stories260K/stories260K-F32.gguf")).unwrap();

@@ -2,13 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests stop at the first error")]
 
-use std::path::PathBuf;
+#[path = "common/skip.rs"]
+mod skip;
 
 use infer::quant::{TensorType, dequantize_row};
-
-fn fixtures() -> Option<PathBuf> {
-    std::env::var_os("LIBINFER_FIXTURES").map(PathBuf::from)
-}
 
 /// The value of `"key": ` in a flat JSON text.
 fn field<'a>(json: &'a str, key: &str) -> &'a str {
@@ -73,8 +70,7 @@ fn tensor(file: &[u8], name: &str) -> (u32, Vec<u64>, usize) {
 
 #[test]
 fn rows_equal_the_python_package_bit_for_bit() {
-    let Some(shared) = fixtures() else {
-        println!("SKIPPED rows_equal_the_python_package_bit_for_bit: LIBINFER_FIXTURES is not set");
+    let Some(shared) = skip::fixtures("rows dequantized by the Python package") else {
         return;
     };
     let dir = shared.join("fixtures/quant");

@@ -8,18 +8,13 @@
     reason = "a test that cannot go on fails; skipped ones say so"
 )]
 
-use std::path::{Path, PathBuf};
+#[path = "common/skip.rs"]
+mod skip;
+
+use std::path::Path;
 
 use infer::gguf::Gguf;
 use infer::tokenizer::{Tokenizer, TokenizerError};
-
-fn fixtures() -> Option<PathBuf> {
-    let found = std::env::var_os("LIBINFER_FIXTURES").map(PathBuf::from);
-    if found.is_none() {
-        println!("SKIPPED tokenizer fixtures: LIBINFER_FIXTURES is not set");
-    }
-    found
-}
 
 fn tokenizer(path: &Path) -> Tokenizer {
     let file = Gguf::open(path).unwrap();
@@ -28,7 +23,9 @@ fn tokenizer(path: &Path) -> Tokenizer {
 
 #[test]
 fn real_vocabularies_encode_as_the_reference_does_and_decode_to_the_text() {
-    let Some(root) = fixtures() else { return };
+    let Some(root) = skip::fixtures("token ids of real vocabularies") else {
+        return;
+    };
     for name in ["llama-spm", "phi-3", "llama-bpe", "gpt-2", "qwen2"] {
         let path = root.join(format!("fixtures/vocab/ggml-vocab-{name}.gguf"));
         let tokenizer = tokenizer(&path);
@@ -54,7 +51,9 @@ fn real_vocabularies_encode_as_the_reference_does_and_decode_to_the_text() {
 
 #[test]
 fn tiny_models_encode_as_the_reference_does_or_name_what_is_unsupported() {
-    let Some(root) = fixtures() else { return };
+    let Some(root) = skip::fixtures("token ids of real vocabularies") else {
+        return;
+    };
     let (mut encoded, mut refused) = (0, Vec::new());
     for folder in ["arch", "quant"] {
         for entry in std::fs::read_dir(root.join("fixtures").join(folder)).unwrap() {
@@ -97,7 +96,9 @@ fn tiny_models_encode_as_the_reference_does_or_name_what_is_unsupported() {
 
 #[test]
 fn every_shared_model_has_a_tokenizer_that_loads() {
-    let Some(root) = fixtures() else { return };
+    let Some(root) = skip::fixtures("token ids of real vocabularies") else {
+        return;
+    };
     let mut loaded = 0;
     for folder in std::fs::read_dir(root.join("models")).unwrap() {
         let folder = folder.unwrap().path();

@@ -8,18 +8,11 @@
     reason = "a test that cannot go on fails; skipped ones say so"
 )]
 
-use std::path::PathBuf;
+#[path = "common/skip.rs"]
+mod skip;
 
 use infer::tokenizer::{ChatInput, ChatTemplate, TemplateError};
 use serde_json::Value;
-
-fn fixtures() -> Option<PathBuf> {
-    let found = std::env::var_os("LIBINFER_FIXTURES").map(PathBuf::from);
-    if found.is_none() {
-        println!("SKIPPED chat template fixtures: LIBINFER_FIXTURES is not set");
-    }
-    found
-}
 
 fn render(source: &str, context: &Value) -> Result<String, TemplateError> {
     let mut extra = context.as_object().unwrap().clone();
@@ -39,7 +32,9 @@ fn render(source: &str, context: &Value) -> Result<String, TemplateError> {
 
 #[test]
 fn published_templates_render_as_in_python_or_fail_as_there() {
-    let Some(root) = fixtures() else { return };
+    let Some(root) = skip::fixtures("chat templates of published models") else {
+        return;
+    };
     let folder = root.join("fixtures/templates");
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let contexts: Value = serde_json::from_str(&read("contexts.json")).unwrap();

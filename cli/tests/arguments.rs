@@ -189,7 +189,7 @@ fn a_prompt_longer_than_the_limit_is_refused() {
 #[test]
 fn standard_output_without_room_is_an_error() {
     let Ok(full) = std::fs::OpenOptions::new().write(true).open("/dev/full") else {
-        println!("SKIPPED standard output without room: this system has no /dev/full");
+        common::skip("standard output without room", "this system has no /dev/full");
         return;
     };
     for args in [&["inspect", DEMO][..], &["inspect", DEMO, "--json"], &["--help"]] {

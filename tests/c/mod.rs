@@ -2,6 +2,13 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
 
+#[allow(
+    clippy::duplicate_mod,
+    reason = "some test binaries have it in common as well"
+)]
+#[path = "../common/skip.rs"]
+mod skip;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -27,7 +34,7 @@ pub fn compiler(name: &str, test: &str) -> bool {
         .output()
         .is_ok_and(|o| o.status.success());
     if !there {
-        eprintln!("SKIPPED {test}: no {name} on this machine");
+        skip::skip(test, &format!("there is no {name} on this machine"));
     }
     there
 }

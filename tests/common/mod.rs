@@ -4,23 +4,16 @@
 
 pub mod tiny;
 
+mod skip;
+#[allow(unused_imports, reason = "each test binary uses a part")]
+pub use skip::{fixtures, skip};
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use infer::engine::{Engine, Event, Finish, Poll, Request};
 use infer::model::Model;
 use infer::options::{EngineOptions, ModelOptions, RequestOptions};
-
-/// The folder of shared fixtures, or `None` with a line that says what is skipped.
-pub fn fixtures(test: &str) -> Option<PathBuf> {
-    match std::env::var_os("LIBINFER_FIXTURES") {
-        Some(path) => Some(PathBuf::from(path)),
-        None => {
-            eprintln!("SKIPPED {test}: LIBINFER_FIXTURES is not set");
-            None
-        }
-    }
-}
 
 /// The small model of the repository.
 pub fn demo_model() -> PathBuf {

@@ -3,9 +3,13 @@
 #![allow(clippy::print_stdout, reason = "a test says what it measured or skipped")]
 #![allow(dead_code, reason = "each test program uses its part")]
 
+#[path = "../../../tests/common/skip.rs"]
+mod skip;
+#[allow(unused_imports, reason = "each test binary uses a part")]
+pub use skip::{fixtures, skip};
+
 use std::ffi::OsStr;
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -91,13 +95,4 @@ pub fn ids(value: &Value) -> Vec<u64> {
 /// Ids as the command line takes them.
 pub fn comma_separated(ids: &[u64]) -> String {
     ids.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
-}
-
-/// The folder of reference models and outputs, or `None` with a line that says what was not tested.
-pub fn fixtures(what: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("LIBINFER_FIXTURES").map(PathBuf::from);
-    if folder.is_none() {
-        println!("SKIPPED {what}: LIBINFER_FIXTURES names no folder of reference files");
-    }
-    folder
 }
