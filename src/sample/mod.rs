@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(choose([3.0, 2.0, 1.0], &[0, 0, 0]), 1);
         assert_eq!(choose([3.0, 1.0, 1.0], &[0, 0, 0]), 0);
         assert_eq!(choose([-1.0, -1.5, -9.0], &[0]), 1);
-        assert_eq!(choose([3.0, 2.0, 1.0], &[0, 1, 2, 2]), 1, "0 left the window");
+        assert_eq!(choose([3.0, 2.0, 1.0], &[0, 1, 2, 2]), 0, "0 left the window");
         assert_eq!(
             choose([3.0, 2.0, 1.0], &[700, 0]),
             1,
