@@ -9,7 +9,6 @@ mod cpp;
 use std::path::PathBuf;
 
 use c::Linking;
-use infer::gguf::{Gguf, GgufWriter, LoadOptions, Value};
 
 const MODEL: &str = "models/tolstoy-3m-Q8_0.gguf";
 
@@ -93,8 +92,7 @@ fn chat_answers_what_it_answers_in_c() {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let model = folder.path().join("chat.gguf");
-    write_chat_model(&model);
+    let model = common::chat::demo_model(folder.path());
     let args = [model.to_str().unwrap(), "16", "0"];
     let input = "Who is the prince?\nAnd Natasha?\n";
     let expected = outcome(&in_c, &args, input);
@@ -103,29 +101,10 @@ fn chat_answers_what_it_answers_in_c() {
     for program in programs {
         assert_eq!(outcome(&program, &args, input), expected);
         for args in [&[MODEL][..], &[]] {
-            assert_eq!(outcome(&program, args, "hello\n"), outcome(&in_c, args, "hello\n"));
+            assert_eq!(
+                outcome(&program, args, "hello\n"),
+                outcome(&in_c, args, "hello\n")
+            );
         }
     }
-}
-
-/// Writes the demo model with a chat template.
-fn write_chat_model(path: &std::path::Path) {
-    let gguf = Gguf::open(&c::root().join(MODEL)).unwrap();
-    let data = gguf.load(&LoadOptions::default(), &mut |_, _| true).unwrap();
-    let mut writer = GgufWriter::new();
-    for (key, value) in gguf.metadata().iter() {
-        writer.insert(key, value.clone()).unwrap();
-    }
-    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}\
-                    {% if add_generation_prompt %}assistant:{% endif %}";
-    writer
-        .insert("tokenizer.chat_template", Value::String(template.into()))
-        .unwrap();
-    for tensor in gguf.tensors() {
-        let bytes = data.get(&tensor.name).unwrap();
-        writer
-            .tensor(tensor.name.clone(), &tensor.dims, tensor.ty, &bytes[..])
-            .unwrap();
-    }
-    writer.write_file(path).unwrap();
 }

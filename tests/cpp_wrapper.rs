@@ -61,7 +61,12 @@ fn with_exceptions_it_holds() {
 #[test]
 fn without_exceptions_it_holds() {
     for compiler in cpp::compilers("the C++ wrapper without exceptions") {
-        passes("results.cpp", compiler, "c++17", &["-fno-exceptions", "-fno-rtti"]);
+        passes(
+            "results.cpp",
+            compiler,
+            "c++17",
+            &["-fno-exceptions", "-fno-rtti"],
+        );
     }
 }
 
@@ -76,7 +81,8 @@ fn memory_is_clean_under_the_address_sanitizer() {
 
 #[test]
 fn both_kinds_of_translation_units_link_into_one_program() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("infer-hpp-both-{}", std::process::id()));
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("infer-hpp-both-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let source = |name: &str, text: &str| {
         let path = folder.join(name);

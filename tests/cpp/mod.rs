@@ -49,12 +49,7 @@ pub fn build(compiler: &str, source: &Path, linking: Linking, standard: &str, fl
         flags.concat()
     ));
     let mut command = command(compiler, standard);
-    command
-        .arg("-g")
-        .args(flags)
-        .arg(source)
-        .arg("-o")
-        .arg(&program);
+    command.arg("-g").args(flags).arg(source).arg("-o").arg(&program);
     let shared = c::shared_library();
     match linking {
         Linking::Shared => command.arg(shared),
