@@ -179,20 +179,24 @@ public:
 
   bool has_value() const noexcept { return content_.index() == 0; }
   explicit operator bool() const noexcept { return has_value(); }
-  /// The value. Without one: throws infer::exception, or calls std::abort() where there are no exceptions.
+  /// The value. Without one: throws infer::exception, or calls std::abort() where there are no exceptions. The same
+  /// holds for * and ->.
   T &value() & { return checked(), *std::get_if<0>(&content_); }
   const T &value() const & { return checked(), *std::get_if<0>(&content_); }
   T &&value() && { return checked(), std::move(*std::get_if<0>(&content_)); }
-  /// The value, which must be there.
-  T &operator*() & noexcept { return *std::get_if<0>(&content_); }
-  const T &operator*() const & noexcept { return *std::get_if<0>(&content_); }
-  T &&operator*() && noexcept { return std::move(*std::get_if<0>(&content_)); }
-  T *operator->() noexcept { return std::get_if<0>(&content_); }
-  const T *operator->() const noexcept { return std::get_if<0>(&content_); }
+  T &operator*() & { return value(); }
+  const T &operator*() const & { return value(); }
+  T &&operator*() && { return std::move(*this).value(); }
+  T *operator->() { return &value(); }
+  const T *operator->() const { return &value(); }
   /// The value, or another one.
   T value_or(T other) && { return has_value() ? std::move(**this) : std::move(other); }
-  /// The error, which must be there.
-  const infer::error &error() const noexcept { return *std::get_if<1>(&content_); }
+  /// The error. Without one: calls std::abort().
+  const infer::error &error() const noexcept {
+    if (has_value())
+      std::abort();
+    return *std::get_if<1>(&content_);
+  }
 
 private:
   void checked() const {
@@ -215,8 +219,12 @@ public:
     if (error_)
       detail::fail(*error_);
   }
-  /// The error, which must be there.
-  const infer::error &error() const noexcept { return *error_; }
+  /// The error. Without one: calls std::abort().
+  const infer::error &error() const noexcept {
+    if (!error_)
+      std::abort();
+    return *error_;
+  }
 
 private:
   std::optional<infer::error> error_;

@@ -107,6 +107,7 @@ void results_can_be_used_with_exceptions() {
   CHECK(good && good.value() == 3 && *good == 3 && !bad && bad.error().message() == "busy");
   CHECK(std::move(bad).value_or(5) == 5);
   THROWS(infer::status::busy, "busy", bad.value());
+  THROWS(infer::status::busy, "busy", *bad);
 }
 
 void handles_move(const infer::model &model) {
