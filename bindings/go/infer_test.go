@@ -3,10 +3,12 @@ package infer_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -624,6 +626,21 @@ func TestEveryOptionTakesItsDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	threads.Close()
+}
+
+func TestOptionValuesOfEveryType(t *testing.T) {
+	engine := newEngine(t, nil)
+	for _, options := range []infer.Options{
+		{"max_tokens": 1e6, "temperature": float32(0.1), "ignore_end_of_generation": false},
+		{"max_tokens": uint8(3), "temperature": json.Number("0.5"), "deadline_ms": 90 * time.Second},
+		{"max_tokens": "3", "temperature": 1e-9, "seed": uint64(math.MaxUint64)},
+	} {
+		request := mustSubmit(t, engine, context.Background(), infer.Completion{Prompt: prompt, Options: options})
+		if _, err := request.Next(context.Background()); err != nil {
+			t.Errorf("%v: %v", options, err)
+		}
+		request.Close()
+	}
 }
 
 func TestStopTextAndStopToken(t *testing.T) {

@@ -7,6 +7,7 @@ package infer
 import "C"
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,8 +17,8 @@ import (
 	"unsafe"
 )
 
-// Options are keys and values for models, engines, requests or thread pools. Values are booleans, numbers, strings, or
-// a time.Duration for keys that end in _ms. [DescribeOptions] lists what there is.
+// Options are keys and values for models, engines, requests or thread pools. Values are booleans, numbers, strings, a
+// json.Number, or a time.Duration for keys that end in _ms. [DescribeOptions] lists what there is.
 type Options map[string]any
 
 // OptionInfo describes one option.
@@ -83,7 +84,12 @@ func optionText(name string, value any) (string, error) {
 		}
 		// Rounded up: a deadline shorter than a millisecond is not none.
 		text = strconv.FormatInt(int64((v+time.Millisecond-1)/time.Millisecond), 10)
-	case bool, string, int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64, float32, float64:
+	case float32:
+		text = strconv.FormatFloat(float64(v), 'f', -1, 32)
+	case float64:
+		// Without an exponent, which whole numbers may not have.
+		text = strconv.FormatFloat(v, 'f', -1, 64)
+	case bool, string, json.Number, int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64:
 		text = fmt.Sprint(v)
 	default:
 		return "", newError(ErrInvalidArgument, "option '%s': expected a boolean, number, string or duration, found %T", name, value)
