@@ -8,6 +8,7 @@ import "C"
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"runtime"
 )
@@ -117,7 +118,7 @@ func (e *Engine) SubmitBatch(ctx context.Context, completions []Completion) ([]*
 	for i := range completions {
 		o, err := completions[i].newOptions()
 		if err != nil {
-			return nil, err
+			return nil, atIndex(i, len(completions), err)
 		}
 		options = append(options, o)
 	}
@@ -130,6 +131,15 @@ func (e *Engine) SubmitBatch(ctx context.Context, completions []Completion) ([]*
 		requests[i] = newRequest(m, e)
 	}
 	return requests, nil
+}
+
+// atIndex says which of several completions is meant, as the library does.
+func atIndex(i, n int, err error) error {
+	var detail *Error
+	if n == 1 || !errors.As(err, &detail) {
+		return err
+	}
+	return newError(detail.Status, "request %d of the batch: %s", i, detail.Message)
 }
 
 // Generate submits a completion and waits for its text. The context cancels it.

@@ -374,7 +374,10 @@ func TestBatchGivesWhatSingleRequestsGive(t *testing.T) {
 	}
 	batch[1].Options = infer.Options{"temperature": -1}
 	_, err = engine.SubmitBatch(context.Background(), batch)
-	wantError(t, err, infer.ErrInvalidArgument, "temperature")
+	wantError(t, err, infer.ErrInvalidArgument, "temperature", "request 1")
+	batch[1] = infer.Completion{Tokens: []uint32{1 << 31}}
+	_, err = engine.SubmitBatch(context.Background(), batch)
+	wantError(t, err, infer.ErrInvalidArgument, "1")
 	if none, err := engine.SubmitBatch(context.Background(), nil); err != nil || len(none) != 0 {
 		t.Errorf("an empty batch: %v, %v", none, err)
 	}

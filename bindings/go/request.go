@@ -182,7 +182,7 @@ func (r *Request) Text(ctx context.Context) (string, error) {
 }
 
 // Reader gives the rest of the answer, the text of [ChannelContent], as it is produced. A completion that failed or was
-// cancelled ends with its error, others with io.EOF. Reading does not end early: a reader waits for the model.
+// cancelled ends with its error, others with io.EOF. Read waits for the model; to end it, cancel the request.
 func (r *Request) Reader() io.Reader {
 	return &textReader{request: r}
 }
