@@ -122,7 +122,7 @@ class Engine:
         options: dict[str, OptionValue],
     ) -> list[Request]:
         reader = self._reader()
-        tag = int(options.get("tag") or 0)
+        tag = 0
         inboxes: list[Inbox] = []
         submitted = (c_void_p * len(prompts))()
         try:
@@ -131,6 +131,7 @@ class Engine:
                 pointers = (c_void_p * len(prompts))()
                 for i, prompt in enumerate(prompts):
                     pointers[i] = pointer = used.enter_context(_c.Options("request", options))
+                    tag = int(options.get("tag") or 0)  # The library has accepted it.
                     _set_prompt(pointer, prompt)
                     _set_stops(pointer, stop, stop_ids)
                     if reader is not None:
