@@ -29,7 +29,8 @@ def compiled() -> Path:
         raise SystemExit(
             f"libinfer: {root} is not the repository; set LIBINFER_LIBRARY to a compiled {NAME} to build the wheel"
         )
-    command = ["cargo", "build", "--release", "--lib", "--package", "libinfer", "--message-format", "json-render-diagnostics"]
+    command = ["cargo", "build", "--release", "--lib", "--package", "libinfer"]
+    command += ["--message-format", "json-render-diagnostics"]
     try:
         result = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, check=True)
     except FileNotFoundError:
@@ -49,6 +50,8 @@ class BuildWithLibrary(build_py):
     """Puts the library beside the modules."""
 
     def run(self) -> None:
+        # Modules of an earlier build that exist no more would come along.
+        shutil.rmtree(Path(self.build_lib) / "libinfer", ignore_errors=True)
         super().run()
         folder = HERE / "src" / "libinfer" if self.editable_mode else Path(self.build_lib) / "libinfer"
         target = folder / NAME

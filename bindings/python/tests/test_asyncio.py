@@ -165,7 +165,7 @@ def test_requests_of_a_loop_can_be_read_without_it(engine: libinfer.Engine, read
     requests = asyncio.run(submit())
     got: dict[int, list[int]] = {}
     threads = [
-        threading.Thread(target=lambda i=i: got.update({i: requests[i].result(60).tokens}))  # type: ignore[misc]
+        threading.Thread(target=lambda i=i: got.update({i: requests[i].result(60).tokens}))
         for i in range(2, 20)
     ]
     for thread in threads:

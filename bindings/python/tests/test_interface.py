@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import pickle
 import re
 import subprocess
@@ -18,14 +19,14 @@ from libinfer._stats import Stats
 HEADER = (ROOT / "include" / "infer.h").read_text()
 CODE = re.sub(r"/\*.*?\*/", "", HEADER, flags=re.DOTALL)
 C_TYPES = {
-    "uint32_t": _c.c_uint32,
-    "int32_t": _c.c_int32,
-    "infer_status": _c.c_int32,
-    "uint64_t": _c.c_uint64,
-    "int64_t": _c.c_int64,
-    "size_t": _c.c_size_t,
-    "double": _c.c_double,
-    "float": _c.c_float,
+    "uint32_t": ctypes.c_uint32,
+    "int32_t": ctypes.c_int32,
+    "infer_status": ctypes.c_int32,
+    "uint64_t": ctypes.c_uint64,
+    "int64_t": ctypes.c_int64,
+    "size_t": ctypes.c_size_t,
+    "double": ctypes.c_double,
+    "float": ctypes.c_float,
 }
 
 
@@ -42,7 +43,7 @@ def test_every_function_is_declared_with_its_arguments() -> None:
             if kind in C_TYPES:
                 assert ctype is C_TYPES[kind], (name, text)
             else:
-                assert _c.ctypes.sizeof(ctype) == _c.ctypes.sizeof(_c.c_void_p), (name, text)
+                assert ctypes.sizeof(ctype) == ctypes.sizeof(ctypes.c_void_p), (name, text)
         if "*" not in answer and answer != "void":
             assert declared_answer is C_TYPES[answer], name
         elif answer == "void":
@@ -60,7 +61,7 @@ def test_every_function_is_declared_with_its_arguments() -> None:
         ("infer_stats", Stats),
     ],
 )
-def test_structs_have_the_fields_of_the_header(name: str, struct: type[_c.Structure]) -> None:
+def test_structs_have_the_fields_of_the_header(name: str, struct: type[ctypes.Structure]) -> None:
     match = re.search(r"typedef struct \{([^}]*)\} " + name + ";", CODE)
     assert match is not None
     fields = [f.strip() for f in match.group(1).split(";") if f.strip()]
@@ -68,7 +69,7 @@ def test_structs_have_the_fields_of_the_header(name: str, struct: type[_c.Struct
     assert [re.split(r"[ *]", f)[-1] for f in fields] == [field for field, _ in declared]
     for text, (field, ctype) in zip(fields, declared):
         if "*" in text:
-            assert _c.ctypes.sizeof(ctype) == _c.ctypes.sizeof(_c.c_void_p), field
+            assert ctypes.sizeof(ctype) == ctypes.sizeof(ctypes.c_void_p), field
         else:
             assert ctype is C_TYPES[text.split(" ")[0]], field
 
@@ -111,7 +112,7 @@ def test_options_are_listed_and_can_be_set_to_their_defaults() -> None:
 
 
 def test_generate_takes_options_of_every_object() -> None:
-    options = {"temperature": 0, "max_tokens": 8, "threads": 1, "context_length": 128, "load_mode": "mmap"}
+    options: dict[str, libinfer.OptionValue] = {"temperature": 0, "max_tokens": 8, "threads": 1, "context_length": 128, "load_mode": "mmap"}
     completion = libinfer.generate(MODEL, "Once upon a time", **options)
     assert completion.finish.generated_tokens == 8
     with pytest.raises(libinfer.OptionError, match="nonsense"):
