@@ -175,3 +175,33 @@ fn chat_carries_the_conversation_on() {
         );
     });
 }
+
+/// The program of the README, written to a temporary file.
+fn readme_program(folder: &Path) -> PathBuf {
+    let readme = std::fs::read_to_string(c::root().join("README.md")).unwrap();
+    let (_, rest) = readme.split_once("```c\n").unwrap();
+    let (program, _) = rest.split_once("```\n").unwrap();
+    let path = folder.join("readme.c");
+    std::fs::write(&path, program).unwrap();
+    path
+}
+
+#[test]
+fn the_program_of_the_readme_compiles_and_generates() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = readme_program(folder.path());
+    for compiler in ["gcc", "clang"] {
+        if c::compiler(compiler, "the program of the README") {
+            let program = c::build(compiler, &source, Linking::Shared, "c99");
+            assert!(output(&program, &[], "").len() > 20);
+        }
+    }
+}
+
+#[test]
+fn the_library_is_found_under_its_soname_where_cargo_puts_it() {
+    // The test binary is in PROFILE/deps.
+    let exe = std::env::current_exe().unwrap();
+    let link = exe.ancestors().nth(2).unwrap().join("libinfer.so.0.1");
+    assert_eq!(std::fs::read_link(link).unwrap(), Path::new("libinfer.so"));
+}
