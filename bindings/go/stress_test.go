@@ -327,13 +327,22 @@ func TestThreadsOfAPoolCanBeCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := threadsNamed(t, "counted"); n != 2 {
-		t.Errorf("expected 2 threads beside the caller, found %d", n)
+	// A thread takes its name after it has started, and ends after it was told to.
+	await := func(want int) {
+		t.Helper()
+		for wait := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			n := threadsNamed(t, "counted")
+			if n == want {
+				return
+			}
+			if time.Now().After(wait) {
+				t.Fatalf("expected %d threads beside the caller, found %d", want, n)
+			}
+		}
 	}
+	await(2)
 	threads.Close()
-	if n := threadsNamed(t, "counted"); n != 0 {
-		t.Errorf("expected no thread after closing, found %d", n)
-	}
+	await(0)
 }
 
 // Goroutines that tokenize long texts at once wait for their turn without a thread each.
