@@ -89,9 +89,27 @@ fn link_arguments(major: u32, minor: u32) {
             } else {
                 major.to_string()
             };
-            println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libinfer.so.{version}");
+            let soname = format!("libinfer.so.{version}");
+            println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,{soname}");
+            link_under_soname(&soname);
         }
     }
+}
+
+/// A link to the library under its soname beside it, which programs linked in the target folder look for.
+fn link_under_soname(soname: &str) {
+    // OUT_DIR is PROFILE/build/PACKAGE/out.
+    let folder = PathBuf::from(var("OUT_DIR"))
+        .ancestors()
+        .nth(3)
+        .map(Path::to_path_buf);
+    #[cfg(unix)]
+    if let Some(folder) = folder {
+        // It may be there already, and the build does not depend on it.
+        let _ = std::os::unix::fs::symlink("libinfer.so", folder.join(soname));
+    }
+    #[cfg(not(unix))]
+    let _ = (soname, folder);
 }
 
 fn header_text(root: &Path, abi: u32) -> String {

@@ -543,14 +543,25 @@ fn two_readers_of_one_request_are_refused() {
     let other = Arc::clone(&request);
     let reader = std::thread::spawn(move || {
         let mut event = Event::default();
-        other.next(Some(Duration::from_secs(60)), &mut event).unwrap()
+        // While the first reader looks, this one is refused.
+        loop {
+            match other.next(Some(Duration::from_secs(60)), &mut event) {
+                Err(Error::Reentrant(_)) => std::thread::yield_now(),
+                poll => break poll.unwrap(),
+            }
+        }
     });
-    std::thread::sleep(Duration::from_millis(50));
     let mut event = Event::default();
-    assert!(matches!(
-        request.next(Some(Duration::ZERO), &mut event),
-        Err(Error::Reentrant(_))
-    ));
+    let begin = Instant::now();
+    let refused = loop {
+        match request.next(Some(Duration::ZERO), &mut event) {
+            // The other thread has not begun to read yet.
+            Ok(Poll::Timeout) => assert!(begin.elapsed() < Duration::from_secs(60), "never refused"),
+            poll => break poll,
+        }
+        std::thread::yield_now();
+    };
+    assert!(matches!(refused, Err(Error::Reentrant(_))));
     while engine.step().unwrap() {}
     assert_eq!(reader.join().unwrap(), Poll::Event);
 }

@@ -10,8 +10,10 @@ mod common;
 
 use std::path::Path;
 
+use common::tiny::Tiny;
 use common::{demo_model, fixtures, ids, load, logits, nmse, read_f32, read_json};
 use infer::engine::Engine;
+use infer::gguf;
 use infer::kernel::CpuLevel;
 use infer::options::{EngineOptions, Prompt, RequestOptions};
 use serde_json::Value;
@@ -189,4 +191,24 @@ fn logits_do_not_depend_on_the_number_of_threads() {
             assert!(one == with(threads), "{kv_type}, {threads} threads");
         }
     }
+}
+
+/// llama.cpp reads `yarn_ext_factor` only for `grok` and `yarn_log_multiplier` only for `mistral3` and later families.
+#[test]
+fn yarn_keys_that_belong_to_other_families_change_nothing() {
+    let with = |more: &[(&str, f32)]| {
+        let mut tiny = Tiny::spm();
+        tiny.set("llama.rope.scaling.type", gguf::Value::String("yarn".to_string()));
+        tiny.set("llama.rope.scaling.original_context_length", gguf::Value::U32(4));
+        tiny.set("llama.rope.scaling.factor", gguf::Value::F32(8.0));
+        for (key, value) in more {
+            tiny.set(&format!("llama.rope.scaling.{key}"), gguf::Value::F32(*value));
+        }
+        let prompt: Vec<u32> = (10..30).collect();
+        logits(&tiny.load().unwrap(), &prompt, &EngineOptions::default())
+    };
+    let plain = with(&[]);
+    assert!(plain == with(&[("yarn_ext_factor", 0.25), ("yarn_log_multiplier", 0.7)]));
+    assert!(plain != with(&[("yarn_beta_slow", 0.01)]));
+    assert!(plain != with(&[("attn_factor", 1.5)]));
 }

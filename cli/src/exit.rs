@@ -14,8 +14,8 @@ Exit codes:
   2    the command line is wrong
   130  interrupted (Ctrl-C)
 
-A failure prints one line `infer: ...` on standard error; with --json also {\"error\": \"...\"} on standard \
-output.";
+A failure prints one line `infer: ...` on standard error, a wrong command line also its usage; with --json also \
+{\"error\": \"...\"} on standard output.";
 
 /// Success.
 pub const OK: u8 = 0;
@@ -94,12 +94,47 @@ fn complain(sentence: &str) {
 
 /// A wrong command line, or one that asks for help or the version.
 pub fn not_a_command(message: &clap::Error) -> ExitCode {
+    let wrong = message.use_stderr();
+    // The arguments could not be understood, so the flag is looked for among them as they are.
+    if wrong && std::env::args_os().any(|argument| argument == "--json") {
+        // Standard output may be what failed; the lines below tell it in any case.
+        let _ = Output::new().json(&json!({ "error": usage_sentence(message) }));
+    }
     match message.print() {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
             complain(&format!("cannot write to standard output: {e}"));
             FAILED.into()
         }
-        _ if message.use_stderr() => USAGE.into(),
+        _ if wrong => USAGE.into(),
         _ => OK.into(),
+    }
+}
+
+/// What is wrong with the command line, as one line.
+fn usage_sentence(message: &clap::Error) -> String {
+    if message.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a command is expected; --help lists them".to_string();
+    }
+    first_sentence(&message.to_string())
+}
+
+/// The message of an error of the argument parser without its label and without the usage that follows.
+fn first_sentence(message: &str) -> String {
+    let message = message.split("\n\n").next().unwrap_or_default();
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_sentence;
+
+    #[test]
+    fn the_sentence_of_a_usage_error_is_one_line_without_label_and_usage() {
+        assert_eq!(
+            first_sentence("error: the following are missing:\n  --out <PATH>\n\nUsage: infer\n"),
+            "the following are missing: --out <PATH>"
+        );
+        assert_eq!(first_sentence(""), "");
     }
 }

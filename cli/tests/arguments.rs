@@ -43,7 +43,7 @@ fn values_outside_their_range_are_refused_with_the_range_and_exit_code_2() {
 }
 
 #[test]
-fn a_wrong_command_line_exits_with_2_and_leaves_standard_output_alone() {
+fn a_wrong_command_line_exits_with_2_and_prints_on_standard_output_only_what_json_asks_for() {
     for args in [
         &[][..],
         &["frobnicate"],
@@ -61,6 +61,16 @@ fn a_wrong_command_line_exits_with_2_and_leaves_standard_output_alone() {
         let answer = run(args);
         assert_eq!(answer.code, Some(2), "{args:?}: {answer:?}");
         assert_eq!(answer.stdout, "", "{args:?}");
+        assert!(answer.stderr.contains("Usage: infer"), "{args:?}: {answer:?}");
+
+        let answer = run(["--json"].iter().chain(args));
+        assert_eq!(answer.code, Some(2), "{args:?}: {answer:?}");
+        let object: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
+        let sentence = object["error"].as_str().unwrap();
+        assert!(
+            !sentence.is_empty() && !sentence.contains("Usage"),
+            "{args:?}: {sentence}"
+        );
         assert!(answer.stderr.contains("Usage: infer"), "{args:?}: {answer:?}");
     }
 }

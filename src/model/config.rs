@@ -349,15 +349,11 @@ fn read_rope(keys: &Keys<'_>, key_dim: usize, context_length: usize) -> Result<R
                 original_context: keys
                     .count("rope.scaling.original_context_length", 1, (1 << 32) - 1)?
                     .unwrap_or(context_length),
-                ext_factor: keys
-                    .float("rope.scaling.yarn_ext_factor", -1e6, 1e6)?
-                    .filter(|&f| f >= 0.0)
-                    .unwrap_or(1.0),
+                // Keys of other families (`grok`, `mistral3`): llama.cpp does not read them for `llama`.
+                ext_factor: 1.0,
                 beta_fast: value("rope.scaling.yarn_beta_fast", 32.0)?,
                 beta_slow: value("rope.scaling.yarn_beta_slow", 1.0)?,
-                log_multiplier: keys
-                    .float("rope.scaling.yarn_log_multiplier", -1e6, 1e6)?
-                    .unwrap_or(0.0),
+                log_multiplier: 0.0,
             }
         }
         other => {
