@@ -46,7 +46,7 @@ pub fn build(compiler: &str, source: &Path, linking: Linking, standard: &str, fl
     let stem = source.file_stem().unwrap().to_string_lossy();
     let program = folder.join(format!(
         "{stem}-{compiler}-{linking:?}-{standard}{}",
-        flags.concat()
+        flags.concat().replace('/', "-")
     ));
     let mut command = command(compiler, standard);
     command.arg("-g").args(flags).arg(source).arg("-o").arg(&program);
