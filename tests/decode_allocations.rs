@@ -6,24 +6,22 @@ mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use common::tiny::Tiny;
 use common::{demo_model, load};
 use infer::engine::{Engine, Event, Poll, Queue};
-use infer::options::{EngineOptions, Prompt, RequestOptions};
+use infer::kernel::ThreadPool;
+use infer::options::{EngineOptions, Prompt, RequestOptions, ThreadsOptions};
 
 struct Counting;
 static COUNT: AtomicUsize = AtomicUsize::new(0);
-static TRAP: AtomicBool = AtomicBool::new(false);
 
 // SAFETY: passes every call on to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.fetch_add(1, Ordering::SeqCst);
-        if TRAP.swap(false, Ordering::SeqCst) {
-            eprintln!("{}", std::backtrace::Backtrace::force_capture());
-        }
         // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
     }
@@ -36,13 +34,67 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// A pool whose thread has started: until then the system allocates for it.
+fn started_threads() -> Arc<ThreadPool> {
+    let started = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&started);
+    let options = ThreadsOptions {
+        threads: 2,
+        on_start: Some(Arc::new(move |_| seen.store(1, Ordering::SeqCst))),
+        ..ThreadsOptions::default()
+    };
+    let pool = ThreadPool::from_options(&options).unwrap();
+    while started.load(Ordering::SeqCst) == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Arc::new(pool)
+}
+
+/// One test, because it counts the allocations of the whole process.
 #[test]
 fn decode_steps_allocate_nothing() {
+    a_dense_model();
+    experts_without_a_tokenizer();
+}
+
+fn experts_without_a_tokenizer() {
+    let mut tiny = Tiny::experts();
+    tiny.remove("tokenizer.");
+    let engine = Engine::new(
+        tiny.load().unwrap(),
+        EngineOptions {
+            manual_step: true,
+            shared_threads: Some(started_threads()),
+            ..EngineOptions::default()
+        },
+    )
+    .unwrap();
+    let options = |prompt: Vec<u32>| RequestOptions {
+        prompt: Prompt::Ids(prompt),
+        max_tokens: 100,
+        ..RequestOptions::default()
+    };
+    let requests = engine
+        .submit_batch(vec![options(vec![1, 5, 7]), options((3..20).collect())])
+        .unwrap();
+    for _ in 0..10 {
+        assert!(engine.step().unwrap());
+    }
+    let before = COUNT.load(Ordering::SeqCst);
+    for _ in 0..60 {
+        assert!(engine.step().unwrap());
+    }
+    let during = COUNT.load(Ordering::SeqCst) - before;
+    assert_eq!(during, 0, "allocations in 60 decode steps of two requests");
+    drop(requests);
+}
+
+fn a_dense_model() {
     let engine = Engine::new(
         load(&demo_model()),
         EngineOptions {
             manual_step: true,
-            threads: 2,
+            shared_threads: Some(started_threads()),
             ..EngineOptions::default()
         },
     )
@@ -94,12 +146,7 @@ fn decode_steps_allocate_nothing() {
     let mut during = 0;
     for step in 0..150 {
         let before = COUNT.load(Ordering::SeqCst);
-        TRAP.store(
-            std::env::var_os("INFER_SHOW_ALLOCATION").is_some(),
-            Ordering::SeqCst,
-        );
         assert!(engine.step().unwrap());
-        TRAP.store(false, Ordering::SeqCst);
         during += COUNT.load(Ordering::SeqCst) - before;
         // Readers come and go, some with buffers of their own each time.
         if step % 3 == 0 {

@@ -307,3 +307,61 @@ fn controls_from_many_threads_lose_no_request() {
         (0, 0, 0, 0)
     );
 }
+
+#[test]
+fn stop_strings_that_can_never_be_found_are_refused() {
+    let mut tiny = common::tiny::Tiny::spm();
+    tiny.remove("tokenizer.");
+    let engine = Engine::new(tiny.load().unwrap(), manual()).unwrap();
+    let stop = vec!["a".to_string()];
+    let refused = engine
+        .submit(RequestOptions { stop, ..request(1) })
+        .err()
+        .unwrap();
+    assert!(matches!(refused, Error::Unsupported(_)), "{refused}");
+    assert!(engine.submit(request(1)).is_ok());
+}
+
+#[test]
+fn text_held_for_a_stop_string_is_shown_when_the_request_is_cancelled() {
+    let engine = engine(manual());
+    let whole = {
+        let request = engine.submit(request(24)).unwrap();
+        while engine.step().unwrap() {}
+        read(&request).text
+    };
+    // Each begins like a part of the text and goes on otherwise, so that text is held at every step.
+    let stop: Vec<String> = whole
+        .char_indices()
+        .map(|(i, _)| format!("{}\u{1}", &whole[i..]))
+        .collect();
+    let mut held = false;
+    for steps in 1..24 {
+        let plain = engine.submit(request(24)).unwrap();
+        let holding = engine
+            .submit(RequestOptions {
+                stop: stop.clone(),
+                ..request(24)
+            })
+            .unwrap();
+        for _ in 0..steps {
+            engine.step().unwrap();
+        }
+        let mut event = Event::default();
+        assert_eq!(
+            holding.next(Some(Duration::ZERO), &mut event).unwrap(),
+            Poll::Event
+        );
+        assert_eq!(event.tokens.len(), steps);
+        let mut text = event.text.clone();
+        plain.cancel();
+        holding.cancel();
+        engine.step().unwrap();
+        let (plain, rest) = (read(&plain), read(&holding));
+        held |= text != plain.text;
+        text.push_str(&rest.text);
+        assert_eq!(text, plain.text, "after {steps} steps");
+        assert_eq!(rest.finish.reason, FinishReason::Cancelled);
+    }
+    assert!(held, "the stop strings held nothing back");
+}

@@ -243,15 +243,22 @@ impl Mailbox {
         }
     }
 
-    /// The request was freed: what waits and what comes is nobody's, unless a queue's.
-    pub(crate) fn abandon(&self) {
-        if self.is_queued() {
-            return;
-        }
+    /// The request was freed: what waits and what comes is nobody's, unless a queue's. Answers whether the last event
+    /// was put in before.
+    pub(crate) fn abandon(&self) -> bool {
         let mut s = self.lock();
-        s.closed = true;
-        s.full = false;
-        s.pending = Event::default();
+        let ended = s.closed;
+        if !self.is_queued() {
+            s.closed = true;
+            s.full = false;
+            s.pending = Event::default();
+        }
+        ended
+    }
+
+    /// Whether the last event was put in.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// Whether an event waits.

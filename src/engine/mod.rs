@@ -466,18 +466,18 @@ impl Shared {
         let late = inbox.next_deadline.is_some_and(|d| now >= d);
         let mut given_up = Vec::new();
         if std::mem::take(&mut inbox.cancelled) || late {
-            inbox.next_deadline = None;
-            for _ in 0..inbox.queue.len() {
-                let Some(sequence) = inbox.queue.pop_front() else {
-                    break;
-                };
-                if let Some(ending) = sequence.interrupted(now) {
-                    given_up.push((sequence, ending));
-                } else {
-                    inbox.next_deadline = earlier(inbox.next_deadline, sequence.deadline());
-                    inbox.queue.push_back(sequence);
+            if inbox.queue.iter().any(|s| s.interrupted(now).is_some()) {
+                for _ in 0..inbox.queue.len() {
+                    let Some(sequence) = inbox.queue.pop_front() else {
+                        break;
+                    };
+                    match sequence.interrupted(now) {
+                        Some(ending) => given_up.push((sequence, ending)),
+                        None => inbox.queue.push_back(sequence),
+                    }
                 }
             }
+            inbox.next_deadline = inbox.queue.iter().filter_map(Sequence::deadline).min();
         }
         if !inbox.paused {
             worker.admit(&mut inbox.queue);

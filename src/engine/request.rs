@@ -60,6 +60,12 @@ impl Request {
 
     /// Asks for its end; the last event says `cancelled` unless it had ended before. Any thread, any number of times.
     pub fn cancel(&self) {
+        if !self.mailbox.is_closed() {
+            self.give_up();
+        }
+    }
+
+    fn give_up(&self) {
         if self.cancelled.swap(true, Relaxed) {
             return;
         }
@@ -72,8 +78,9 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
-        self.mailbox.abandon();
-        self.cancel();
+        if !self.mailbox.abandon() {
+            self.give_up();
+        }
     }
 }
 

@@ -124,3 +124,23 @@ fn logits_that_are_no_numbers_fail_the_request_alone() {
     let reasons: Vec<_> = requests.iter().map(|r| finish(r).reason).collect();
     assert_eq!(reasons, [FinishReason::Error, FinishReason::Length]);
 }
+
+/// With overflow checks a wrong count panics outside a step, which is what this test needs.
+#[cfg(debug_assertions)]
+#[test]
+fn a_fault_outside_a_step_ends_the_engine_and_leaves_nobody_waiting() {
+    let engine = engine(usize::MAX, Fault::Error);
+    engine.pause();
+    let requests = engine.submit_batch(vec![request(), request()]).unwrap();
+    engine.shared.lock().outstanding = 0;
+    requests[0].cancel();
+    assert_eq!(finish(&requests[0]).reason, FinishReason::Cancelled);
+    let ended = finish(&requests[1]);
+    assert_eq!(ended.reason, FinishReason::Error);
+    let error = ended.error.unwrap().to_string();
+    assert!(error.contains("the engine's thread"), "{error}");
+    assert!(matches!(engine.submit(request()), Err(Error::Closed(_))));
+    assert_eq!(engine.trim(1), 0);
+    assert!(engine.drain(Some(Duration::from_secs(20))).unwrap());
+    assert_eq!(engine.stats().panics, 1);
+}
