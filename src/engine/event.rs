@@ -88,7 +88,7 @@ pub struct Finish {
     pub decode_tokens_per_second: f64,
 }
 
-/// One event. Readers reuse it: its buffers are swapped with the mailbox's, nothing is allocated.
+/// One event. Readers reuse it: its buffers grow to what the reader needs, on the reader's thread.
 #[derive(Debug, Clone, Default)]
 pub struct Event {
     /// The request's tag.
@@ -224,10 +224,13 @@ impl Mailbox {
     fn announce(self: &Arc<Self>, mut s: MutexGuard<'_, State>) {
         s.full = true;
         let first = !std::mem::replace(&mut s.announced, true);
+        let reading = s.reading;
         drop(s);
         match &self.announce {
             Announce::Engine(list) => {
-                self.changed.notify_all();
+                if reading {
+                    self.changed.notify_all();
+                }
                 if let Some(list) = list.upgrade() {
                     list.push(self);
                 }
@@ -238,6 +241,17 @@ impl Mailbox {
                 }
             }
         }
+    }
+
+    /// The request was freed: what waits and what comes is nobody's, unless a queue's.
+    pub(crate) fn abandon(&self) {
+        if self.is_queued() {
+            return;
+        }
+        let mut s = self.lock();
+        s.closed = true;
+        s.full = false;
+        s.pending = Event::default();
     }
 
     /// Whether an event waits.
@@ -255,9 +269,16 @@ impl Mailbox {
         if !s.full {
             return if s.closed { Poll::End } else { Poll::Timeout };
         }
-        event.clear();
-        std::mem::swap(event, &mut s.pending);
+        // A copy, so that the worker keeps the buffers that have room: its step does not allocate.
+        let pending = &mut s.pending;
         event.tag = tag;
+        event.kind = pending.kind;
+        event.choice = pending.choice;
+        event.channel = pending.channel;
+        event.text.clone_from(&pending.text);
+        event.tokens.clone_from(&pending.tokens);
+        event.finish = pending.finish.take();
+        pending.clear();
         s.full = false;
         s.announced = false;
         Poll::Event

@@ -16,7 +16,11 @@ mod tests;
 mod worker;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -28,8 +32,9 @@ pub use request::Request;
 pub use stats::Stats;
 
 use crate::error::{Error, Result};
+use crate::kernel::{Kernels, RowType};
 use crate::model::Model;
-use crate::options::{EngineOptions, LogLevel, LogRecord, RequestOptions};
+use crate::options::{EngineOptions, LogLevel, LogRecord, OptionSet, RequestOptions};
 use queue::ReadyList;
 use sequence::{Ending, Sequence};
 use stats::Counters;
@@ -46,6 +51,7 @@ struct Shared {
     model: Arc<Model>,
     options: EngineOptions,
     context: usize,
+    machine: Facts,
     counters: Arc<Counters>,
     ready: Arc<ReadyList>,
     inbox: Mutex<Inbox>,
@@ -54,7 +60,18 @@ struct Shared {
     /// A request ended.
     ended: Condvar,
     shutdown: AtomicBool,
+    /// A thread of the host is in a step.
+    stepping: AtomicBool,
+    /// Held during steps; who only wants to know something reads `machine` and `counters`.
     worker: Mutex<Worker>,
+}
+
+/// What an engine computes with.
+struct Facts {
+    kernels: &'static Kernels,
+    threads: usize,
+    kv_type: RowType,
+    kv_token_bytes: usize,
 }
 
 #[derive(Default)]
@@ -67,6 +84,8 @@ struct Inbox {
     trims: Vec<(u64, mpsc::Sender<u64>)>,
     /// A request was cancelled: look at the queue.
     cancelled: bool,
+    /// No deadline of the queue is earlier.
+    next_deadline: Option<Instant>,
 }
 
 impl Engine {
@@ -75,32 +94,43 @@ impl Engine {
     /// # Errors
     /// A model without weights, options that contradict the machine, memory or threads that cannot be had.
     pub fn new(model: Arc<Model>, options: EngineOptions) -> Result<Engine> {
+        options.check()?;
         let counters = Arc::new(Counters::default());
         let (worker, context) = Worker::new(Arc::clone(&model), &options, Arc::clone(&counters))?;
         let manual = options.manual_step;
+        let machine = Facts {
+            kernels: worker.kernels(),
+            threads: worker.pool().threads(),
+            kv_type: worker.geometry().row_type(),
+            kv_token_bytes: worker.geometry().token_bytes(),
+        };
         let message = format!(
             "engine created: {}, kernels {}, {} threads, context {context}",
             model.info().description,
-            worker.kernels().level().name(),
-            worker.pool().threads()
+            machine.kernels.level().name(),
+            machine.threads
         );
         let shared = Arc::new(Shared {
             model,
             options,
             context,
+            machine,
             counters,
             ready: Arc::default(),
             inbox: Mutex::default(),
             wake: Condvar::new(),
             ended: Condvar::new(),
             shutdown: AtomicBool::new(false),
+            stepping: AtomicBool::new(false),
             worker: Mutex::new(worker),
         });
         let thread = if manual {
             None
         } else {
             let shared = Arc::clone(&shared);
-            Some(crate::kernel::spawn_thread("infer-engine", move || shared.run())?)
+            Some(crate::kernel::spawn_thread("infer-engine", move || {
+                shared.run_until_closed()
+            })?)
         };
         shared.log(LogLevel::Info, &message);
         Ok(Engine { shared, thread })
@@ -164,6 +194,7 @@ impl Engine {
         let requests = prepared
             .into_iter()
             .map(|sequence| {
+                inbox.next_deadline = earlier(inbox.next_deadline, sequence.deadline());
                 let request = Request::new(&sequence, shared);
                 inbox.queue.push_back(sequence);
                 request
@@ -187,10 +218,11 @@ impl Engine {
     }
 
     /// Refuses new requests and waits until all accepted ones have ended; answers whether they have. In manual mode
-    /// it steps itself. [`Engine::resume`] opens the engine again.
+    /// it steps itself. While the engine is paused nothing ends but what is cancelled or late. [`Engine::resume`] opens
+    /// the engine again.
     ///
     /// # Errors
-    /// None so far.
+    /// In manual mode as [`Engine::step`].
     pub fn drain(&self, timeout: Option<Duration>) -> Result<bool> {
         let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
         let late = || deadline.is_some_and(|d| Instant::now() >= d);
@@ -199,6 +231,11 @@ impl Engine {
         if self.shared.options.manual_step {
             while self.shared.lock().outstanding > 0 && !late() {
                 self.step()?;
+                let inbox = self.shared.lock();
+                if inbox.paused && !inbox.cancelled && inbox.outstanding > 0 {
+                    let left = deadline.map_or(PATIENCE, |d| d.saturating_duration_since(Instant::now()));
+                    drop(self.shared.wake.wait_timeout(inbox, left.min(PATIENCE)));
+                }
             }
             return Ok(self.shared.lock().outstanding == 0);
         }
@@ -237,7 +274,12 @@ impl Engine {
             return self.shared.worker().trim(bytes);
         }
         let (sender, receiver) = mpsc::channel();
-        self.shared.lock().trims.push((bytes, sender));
+        let mut inbox = self.shared.lock();
+        if self.shared.shutdown.load(Relaxed) {
+            return 0;
+        }
+        inbox.trims.push((bytes, sender));
+        drop(inbox);
         self.shared.wake.notify_all();
         receiver.recv().unwrap_or(0)
     }
@@ -260,15 +302,13 @@ impl Engine {
                 "step: the engine has a thread of its own; create it with manual_step to step it".to_string(),
             ));
         }
-        let mut worker = self.shared.worker.try_lock().map_err(|e| match e {
-            std::sync::TryLockError::WouldBlock => {
-                Error::Reentrant("step: another thread is stepping this engine".to_string())
-            }
-            std::sync::TryLockError::Poisoned(_) => Error::Internal {
-                place: "step".to_string(),
-                message: "an earlier step left the engine unusable".to_string(),
-            },
-        })?;
+        if self.shared.stepping.swap(true, Acquire) {
+            return Err(Error::Reentrant(
+                "step: another thread is stepping this engine".to_string(),
+            ));
+        }
+        let _stepping = Stepping(&self.shared.stepping);
+        let mut worker = self.shared.worker();
         let paused = self.shared.feed(&mut worker);
         let ended = crate::kernel::fp_env::with_default(|| {
             if paused {
@@ -298,6 +338,22 @@ impl Engine {
     }
 }
 
+/// Ends a step of the host's, also when it panics.
+struct Stepping<'a>(&'a AtomicBool);
+
+impl Drop for Stepping<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Release);
+    }
+}
+
+/// Deadlines of waiting requests are looked at this often when nothing else happens.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    a.into_iter().chain(b).min()
+}
+
 impl Drop for Engine {
     fn drop(&mut self) {
         self.shared.shutdown.store(true, Relaxed);
@@ -310,7 +366,7 @@ impl Drop for Engine {
                 let _ = thread.join();
             }
             Some(_) => {}
-            None => self.shared.close(),
+            None => self.shared.close(&|| Ending::plain(FinishReason::Cancelled)),
         }
     }
 }
@@ -342,13 +398,33 @@ impl Shared {
     }
 
     /// The worker thread.
+    fn run_until_closed(&self) {
+        // Steps catch their own panics. One outside a step must not leave readers waiting for a thread that is gone.
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.run())) else {
+            return;
+        };
+        let error = Arc::new(Error::Internal {
+            place: "the engine's thread".to_string(),
+            message: crate::panic_guard::describe(&*panic),
+        });
+        Counters::add(&self.counters.panics, 1);
+        self.shutdown.store(true, Relaxed);
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            self.close(&|| Ending::failed(Arc::clone(&error)));
+            self.log(LogLevel::Error, &error.to_string());
+        }));
+        let mut inbox = self.lock();
+        inbox.outstanding = 0;
+        inbox.trims.clear();
+        self.ended.notify_all();
+    }
+
     fn run(&self) {
         loop {
             let mut inbox = self.lock();
             while !self.shutdown.load(Relaxed) && !self.has_work(&inbox) {
-                // Deadlines of waiting requests are looked at twice a second when nothing else happens.
                 let patience = if inbox.outstanding > 0 {
-                    Duration::from_millis(500)
+                    PATIENCE
                 } else {
                     Duration::from_secs(3600)
                 };
@@ -363,7 +439,7 @@ impl Shared {
             }
             drop(inbox);
             if self.shutdown.load(Relaxed) {
-                self.close();
+                self.close(&|| Ending::plain(FinishReason::Cancelled));
                 return;
             }
             let mut worker = self.worker();
@@ -387,13 +463,20 @@ impl Shared {
     fn feed(&self, worker: &mut Worker) -> bool {
         let now = Instant::now();
         let mut inbox = self.lock();
-        inbox.cancelled = false;
+        let late = inbox.next_deadline.is_some_and(|d| now >= d);
         let mut given_up = Vec::new();
-        let mut i = 0;
-        while i < inbox.queue.len() {
-            match inbox.queue[i].interrupted(now) {
-                None => i += 1,
-                Some(ending) => given_up.extend(inbox.queue.remove(i).map(|s| (s, ending))),
+        if std::mem::take(&mut inbox.cancelled) || late {
+            inbox.next_deadline = None;
+            for _ in 0..inbox.queue.len() {
+                let Some(sequence) = inbox.queue.pop_front() else {
+                    break;
+                };
+                if let Some(ending) = sequence.interrupted(now) {
+                    given_up.push((sequence, ending));
+                } else {
+                    inbox.next_deadline = earlier(inbox.next_deadline, sequence.deadline());
+                    inbox.queue.push_back(sequence);
+                }
             }
         }
         if !inbox.paused {
@@ -425,9 +508,9 @@ impl Shared {
     }
 
     /// Ends everything and wakes all readers.
-    fn close(&self) {
+    fn close(&self, ending: &dyn Fn() -> Ending) {
         let mut worker = self.worker();
-        let mut n = worker.end_all(FinishReason::Cancelled);
+        let mut n = worker.end_all(ending);
         drop(worker);
         let mut inbox = self.lock();
         let queue = std::mem::take(&mut inbox.queue);
@@ -435,8 +518,9 @@ impl Shared {
         inbox.trims.clear();
         drop(inbox);
         for sequence in queue {
-            self.counters.count_ending(FinishReason::Cancelled);
-            sequence.finish(Ending::plain(FinishReason::Cancelled));
+            let ending = ending();
+            self.counters.count_ending(ending.reason);
+            sequence.finish(ending);
             n += 1;
         }
         drop(self.note_ended(n));

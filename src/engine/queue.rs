@@ -1,6 +1,7 @@
 //! Completion queues: many requests report to one place, read by one thread.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -45,13 +46,18 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A wake that panics is the host's affair; it must not cost a request its end.
+    fn tell(&self, full: bool) {
+        if let Some(wake) = &self.wake {
+            let _ = catch_unwind(AssertUnwindSafe(|| wake(full)));
+        }
+    }
+
     pub(crate) fn push(&self, mailbox: &Arc<Mailbox>) {
         let mut s = self.lock();
         s.ready.push_back(Arc::clone(mailbox));
         if s.ready.len() == 1 {
-            if let Some(wake) = &self.wake {
-                wake(true);
-            }
+            self.tell(true);
             drop(s);
             self.changed.notify_one();
         }
@@ -100,10 +106,8 @@ impl Queue {
                 n += 1;
             }
         }
-        if s.ready.is_empty()
-            && let Some(wake) = &self.wake
-        {
-            wake(false);
+        if s.ready.is_empty() {
+            self.tell(false);
         }
         s.reading = false;
         Ok(n)

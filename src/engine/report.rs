@@ -7,8 +7,7 @@ use super::stats::{ComponentTimes, FIELDS, Stats, Unit};
 
 /// What is on, and what was measured.
 pub(super) fn summary(shared: &Shared) -> String {
-    let worker = shared.worker();
-    let (kernels, pool, geometry) = (worker.kernels(), worker.pool(), worker.geometry());
+    let machine = &shared.machine;
     let info = shared.model.info();
     let stats = shared.counters.snapshot();
     let mut out = String::new();
@@ -26,13 +25,13 @@ pub(super) fn summary(shared: &Shared) -> String {
          prefill: {} tokens, {:.1} per second{}\n\
          decode: {} tokens, {:.1} per second{}\n",
         info.description,
-        kernels.level().name(),
-        pool.threads(),
+        machine.kernels.level().name(),
+        machine.threads,
         shared.context,
         shared.options.max_running,
         shared.options.prefill_chunk,
-        geometry.row_type().name(),
-        geometry.token_bytes(),
+        machine.kv_type.name(),
+        machine.kv_token_bytes,
         stats.kv_bytes_used,
         stats.kv_bytes_budget,
         stats.kv_bytes_peak,

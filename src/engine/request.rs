@@ -8,12 +8,14 @@ use super::Shared;
 use super::event::{Announce, Event, Mailbox, Poll};
 use super::sequence::Sequence;
 use crate::error::{Error, Result};
-use crate::options::{Prompt, RequestOptions};
+use crate::options::{OptionSet, Prompt, RequestOptions};
 
 /// Most stop strings or stop ids of a request.
 const MAX_STOPS: usize = 1024;
 /// Longest stop string in bytes.
 const MAX_STOP_BYTES: usize = 4096;
+/// Most bytes of all stop strings of a request.
+const MAX_STOP_TOTAL: usize = 1 << 16;
 
 /// A submitted request. Dropping it cancels it without waiting.
 pub struct Request {
@@ -70,13 +72,19 @@ impl Request {
 
 impl Drop for Request {
     fn drop(&mut self) {
+        self.mailbox.abandon();
         self.cancel();
     }
 }
 
 /// Checks the options and tokenizes the prompt.
 pub(super) fn prepare(shared: &Arc<Shared>, mut options: RequestOptions) -> Result<Sequence> {
+    options.check()?;
     check_stops(&options)?;
+    if !options.stop.is_empty() {
+        // Without text a stop string would never be found.
+        shared.model.tokenizer()?;
+    }
     let n_vocab = shared.model.info().n_vocab;
     let prompt = prompt_ids(shared, &mut options)?;
     if prompt.is_empty() {
@@ -110,6 +118,12 @@ fn check_stops(options: &RequestOptions) -> Result<()> {
             "the request has {} stop strings and {} stop ids; {MAX_STOPS} of each are allowed",
             options.stop.len(),
             options.stop_ids.len()
+        )));
+    }
+    let total = options.stop.iter().map(String::len).sum::<usize>();
+    if total > MAX_STOP_TOTAL {
+        return Err(Error::InvalidArgument(format!(
+            "the stop strings have {total} bytes together; {MAX_STOP_TOTAL} are allowed"
         )));
     }
     match options

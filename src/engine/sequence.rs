@@ -163,6 +163,11 @@ impl Sequence {
             .map(|_| Ending::plain(FinishReason::Deadline))
     }
 
+    /// When it has to end at the latest.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
     /// Takes a generated token. Answers how it ends, if it does, and the time to the first token if this is it.
     pub(crate) fn accept(
         &mut self,

@@ -1,18 +1,69 @@
 //! Stop strings in streamed text: found across token borders, and never shown in part.
 
-/// Holds back text that may be the beginning of a stop string.
+/// Holds back text that may be the beginning of a stop string. Every byte is looked at once per stop string
+/// (Knuth, Morris and Pratt, 1977), however long the strings and whatever the text.
 #[derive(Debug, Default)]
 pub struct StopMatcher {
-    stops: Vec<String>,
+    stops: Vec<Stop>,
     held: String,
 }
 
-impl StopMatcher {
-    /// A matcher for these strings; none of them is empty.
-    pub fn new(stops: Vec<String>) -> Self {
+#[derive(Debug)]
+struct Stop {
+    text: String,
+    /// For each prefix, by its length minus one: the length of the longest shorter prefix that it ends with.
+    borders: Vec<u32>,
+    /// Length of the longest prefix that the text ends with.
+    matched: usize,
+}
+
+impl Stop {
+    fn new(text: String) -> Self {
+        let bytes = text.as_bytes();
+        let mut borders = vec![0u32; bytes.len()];
+        let mut border = 0;
+        for i in 1..bytes.len() {
+            while border > 0 && bytes[border] != bytes[i] {
+                border = borders[border - 1] as usize;
+            }
+            border += usize::from(bytes[border] == bytes[i]);
+            borders[i] = border as u32;
+        }
         Self {
-            stops,
-            held: String::new(),
+            text,
+            borders,
+            matched: 0,
+        }
+    }
+
+    /// Takes text; answers the number of its bytes up to the end of the first match.
+    fn advance(&mut self, text: &[u8]) -> Option<usize> {
+        let stop = self.text.as_bytes();
+        for (i, byte) in text.iter().enumerate() {
+            while self.matched > 0 && stop[self.matched] != *byte {
+                self.matched = self.borders[self.matched - 1] as usize;
+            }
+            self.matched += usize::from(stop[self.matched] == *byte);
+            if self.matched == stop.len() {
+                self.matched = 0;
+                return Some(i + 1);
+            }
+        }
+        None
+    }
+}
+
+impl StopMatcher {
+    /// A matcher for these strings; empty ones are ignored.
+    pub fn new(stops: Vec<String>) -> Self {
+        let longest = stops.iter().map(String::len).max().unwrap_or(0);
+        Self {
+            held: String::with_capacity(if longest > 0 { longest + 256 } else { 0 }),
+            stops: stops
+                .into_iter()
+                .filter(|s| !s.is_empty())
+                .map(Stop::new)
+                .collect(),
         }
     }
 
@@ -23,24 +74,24 @@ impl StopMatcher {
             out.push_str(text);
             return None;
         }
+        let before = self.held.len();
         self.held.push_str(text);
         let found = self
             .stops
-            .iter()
+            .iter_mut()
             .enumerate()
-            .filter_map(|(i, stop)| Some((self.held.find(stop.as_str())?, std::cmp::Reverse(stop.len()), i)))
+            .filter_map(|(i, stop)| {
+                let end = before + stop.advance(text.as_bytes())?;
+                Some((end - stop.text.len(), std::cmp::Reverse(stop.text.len()), i))
+            })
             .min();
         if let Some((start, _, i)) = found {
             out.push_str(&self.held[..start]);
             self.held.clear();
-            return Some(&self.stops[i]);
+            self.stops.iter_mut().for_each(|stop| stop.matched = 0);
+            return Some(&self.stops[i].text);
         }
-        let keep = self
-            .stops
-            .iter()
-            .map(|stop| overlap(&self.held, stop))
-            .max()
-            .unwrap_or(0);
+        let keep = self.stops.iter().map(|stop| stop.matched).max().unwrap_or(0);
         let shown = self.held.len() - keep;
         out.push_str(&self.held[..shown]);
         self.held.drain(..shown);
@@ -51,15 +102,8 @@ impl StopMatcher {
     pub fn finish(&mut self, out: &mut String) {
         out.push_str(&self.held);
         self.held.clear();
+        self.stops.iter_mut().for_each(|stop| stop.matched = 0);
     }
-}
-
-/// Length of the longest proper prefix of `stop` that `text` ends with.
-fn overlap(text: &str, stop: &str) -> usize {
-    (1..stop.len().min(text.len() + 1))
-        .rev()
-        .find(|&n| text.as_bytes().ends_with(&stop.as_bytes()[..n]))
-        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -114,5 +158,53 @@ mod tests {
         assert_eq!(out, "a");
         m.push("b", &mut out);
         assert_eq!(out, "a#b");
+    }
+
+    /// The text as a whole, searched the slow way.
+    fn naive(stops: &[&str], text: &str) -> (String, Option<String>) {
+        for end in (0..=text.len()).filter(|i| text.is_char_boundary(*i)) {
+            let found = stops
+                .iter()
+                .filter(|s| text[..end].ends_with(*s))
+                .max_by_key(|s| s.len());
+            if let Some(stop) = found {
+                return (text[..end - stop.len()].to_string(), Some((*stop).to_string()));
+            }
+        }
+        (text.to_string(), None)
+    }
+
+    #[test]
+    fn streams_of_single_letters_match_the_slow_search() {
+        let mut state = 1u64;
+        let mut random = move |n: u64| {
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (state >> 33) % n
+        };
+        for _ in 0..3000 {
+            let mut word =
+                |n: u64| -> String { (0..n).map(|_| ["a", "b", "é"][random(3) as usize]).collect() };
+            let (a, b, text) = (word(4), word(3), word(40));
+            let letters: Vec<String> = text.chars().map(String::from).collect();
+            let pieces: Vec<&str> = letters.iter().map(String::as_str).collect();
+            assert_eq!(run(&[&a, &b], &pieces), naive(&[&a, &b], &text), "{a} {b} {text}");
+        }
+    }
+
+    #[test]
+    fn long_stop_strings_cost_no_more_than_their_number() {
+        let stops = (0..16).map(|_| "a".repeat(4095) + "b").collect();
+        let mut m = StopMatcher::new(stops);
+        let mut out = String::new();
+        let begin = std::time::Instant::now();
+        for _ in 0..30_000 {
+            assert!(m.push("a", &mut out).is_none());
+        }
+        let took = begin.elapsed();
+        assert!(took < std::time::Duration::from_secs(1), "{took:?}");
+        m.finish(&mut out);
+        assert_eq!(out.len(), 30_000);
     }
 }

@@ -6,7 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::event::FinishReason;
 use super::sequence::{Ending, Sequence};
 use super::stats::{Counters, nanoseconds};
 use crate::error::{Error, Result};
@@ -126,7 +125,7 @@ impl Worker {
             exact: options.exact,
             kv,
             workspace,
-            sampler: Sampler::new(n_vocab, 1 << 10)?,
+            sampler: Sampler::new(n_vocab)?,
             running: memory::with_capacity(options.max_running, what)?,
             max_running: options.max_running,
             prefill_chunk: options.prefill_chunk,
@@ -189,11 +188,11 @@ impl Worker {
         ended
     }
 
-    /// Ends everything with the same reason; answers how many.
-    pub(crate) fn end_all(&mut self, reason: FinishReason) -> usize {
+    /// Ends everything in the same way; answers how many.
+    pub(crate) fn end_all(&mut self, ending: &dyn Fn() -> Ending) -> usize {
         let n = self.running.len();
         while !self.running.is_empty() {
-            self.end(self.running.len() - 1, Ending::plain(reason));
+            self.end(self.running.len() - 1, ending());
         }
         n
     }
@@ -204,34 +203,35 @@ impl Worker {
         if self.running.is_empty() {
             return ended;
         }
-        match catch_unwind(AssertUnwindSafe(|| self.compute(shutdown))) {
-            Ok(n) => ended += n,
-            Err(panic) => {
-                Counters::add(&self.counters.panics, 1);
-                let error = Arc::new(Error::Internal {
-                    place: "a step of the engine".to_string(),
-                    message: crate::panic_guard::describe(&*panic),
-                });
-                ended += self.fail_step(&error);
+        let before = self.running.len();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.compute(shutdown))) {
+            Counters::add(&self.counters.panics, 1);
+            let error = Arc::new(Error::Internal {
+                place: "a step of the engine".to_string(),
+                message: crate::panic_guard::describe(&*panic),
+            });
+            if self.running.len() != before {
+                // The shares belong to sequences that moved: none can be trusted to be whole.
+                self.shares.clear();
             }
+            self.fail_step(&error);
         }
+        // Counted here, because a panic loses what `compute` counted.
+        ended += before - self.running.len();
         self.publish_cache();
         ended
     }
 
     /// Ends the sequences that had rows in the current step.
-    fn fail_step(&mut self, error: &Arc<Error>) -> usize {
-        let mut ended = 0;
+    fn fail_step(&mut self, error: &Arc<Error>) {
         for i in (0..self.running.len()).rev() {
             if self.shares.get(i).is_none_or(|&n| n > 0) {
                 self.end(i, Ending::failed(Arc::clone(error)));
-                ended += 1;
             }
         }
-        ended
     }
 
-    fn compute(&mut self, shutdown: &dyn Fn() -> bool) -> usize {
+    fn compute(&mut self, shutdown: &dyn Fn() -> bool) {
         let begin = Instant::now();
         let (prefill_rows, decode_rows) = self.plan(begin);
         let mut times = ComponentTimes::default();
@@ -260,7 +260,7 @@ impl Worker {
         match result {
             Ok(()) => {}
             // Cancelled sequences are ended at the beginning of the next step.
-            Err(Error::Cancelled(_)) => return 0,
+            Err(Error::Cancelled(_)) => return,
             Err(e) => return self.fail_step(&Arc::new(e)),
         }
         for (sequence, &n) in self.running.iter_mut().zip(&self.shares) {
@@ -272,7 +272,7 @@ impl Worker {
         let sampling = Instant::now();
         self.sample(sampling);
         times.sampling += nanoseconds(sampling.elapsed());
-        let ended = self.hand_out();
+        self.hand_out();
 
         let c = &self.counters;
         Counters::add(&c.steps, 1);
@@ -282,7 +282,6 @@ impl Worker {
             self.shares.iter().filter(|n| **n > 0).count() as u64,
         );
         c.add_step(&times, nanoseconds(begin.elapsed()), prefill_rows, decode_rows);
-        ended
     }
 
     /// Fills `rows`: one per generating sequence, and prompt tokens up to the chunk, first come first served. Answers
@@ -342,7 +341,7 @@ impl Worker {
     fn sample(&mut self, now: Instant) {
         self.endings.clear();
         self.endings.resize_with(self.running.len(), || None);
-        let tokenizer = self.model.tokenizer().ok();
+        let tokenizer = self.model.tokenizer_if_any();
         for (row, &index) in self.samplers.iter().enumerate() {
             let sequence = &mut self.running[index];
             let logits = self.workspace.logits(row);
@@ -365,16 +364,13 @@ impl Worker {
         }
     }
 
-    /// Delivers what the step brought; answers how many sequences ended.
-    fn hand_out(&mut self) -> usize {
-        let (mut ended, mut i) = (0, 0);
+    /// Delivers what the step brought.
+    fn hand_out(&mut self) {
+        let mut i = 0;
         let mut endings = std::mem::take(&mut self.endings);
         for ending in endings.drain(..) {
             match ending {
-                Some(ending) => {
-                    self.end(i, ending);
-                    ended += 1;
-                }
+                Some(ending) => self.end(i, ending),
                 None => {
                     self.running[i].deliver();
                     i += 1;
@@ -382,7 +378,6 @@ impl Worker {
             }
         }
         self.endings = endings;
-        ended
     }
 
     /// Releases the blocks of a sequence, then tells its reader.

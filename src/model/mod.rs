@@ -287,6 +287,11 @@ impl Model {
         })
     }
 
+    /// The tokenizer, where there is one.
+    pub(crate) fn tokenizer_if_any(&self) -> Option<&Tokenizer> {
+        self.tokenizer.as_ref()
+    }
+
     /// Token ids of a text. `add_special` adds the begin and end tokens the model asks for, `parse_special` reads the
     /// texts of special tokens as these tokens.
     ///

@@ -21,7 +21,11 @@ pub fn keep_likely(kept: &mut Vec<Candidate>, weights: &[f32], total: f64, param
     let limited = params.top_k > 0 && params.top_k < weights.len();
     // The most likely token has the weight 1, so min-p is a plain threshold. Top-p counts what top-k kept before
     // min-p removes some of it.
-    let least = if limited { 0.0 } else { params.min_p };
+    let least = if limited {
+        0.0
+    } else {
+        params.min_p.max(negligible(weights.len(), total, params.top_p))
+    };
     kept.extend(
         weights
             .iter()
@@ -47,6 +51,16 @@ pub fn keep_likely(kept: &mut Vec<Candidate>, weights: &[f32], total: f64, param
     } else {
         kept.sort_unstable_by(order);
     }
+}
+
+/// A weight so small that all tokens below it together have less than half of what top-p leaves out: sorting begins
+/// without them, and the prefix is the same. 0 where rounding of `total` could matter.
+fn negligible(n_vocab: usize, total: f64, top_p: f32) -> f32 {
+    let left_out = 1.0 - f64::from(top_p);
+    if left_out < 1e-3 || !total.is_finite() {
+        return 0.0;
+    }
+    (0.5 * left_out * total / n_vocab.max(1) as f64) as f32
 }
 
 /// Keeps the shortest sorted prefix whose weights reach `share`, sorting only as much as that takes.
@@ -96,4 +110,64 @@ pub fn draw_from_all(weights: &[f32], u: f64) -> Option<u32> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn top_p_keeps_the_same_prefix_as_a_full_sort() {
+        let mut state = 9u64;
+        let mut random = move || {
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (state >> 40) as f32 / (1 << 24) as f32
+        };
+        for (n, spread) in [
+            (1, 1.0),
+            (7, 3.0),
+            (300, 0.1),
+            (300, 12.0),
+            (5000, 30.0),
+            (5000, 100.0),
+        ] {
+            let logits: Vec<f32> = (0..n).map(|_| random() * spread).collect();
+            let max = logits.iter().copied().fold(f32::MIN, f32::max);
+            let weights: Vec<f32> = logits.iter().map(|l| (l - max).exp()).collect();
+            // As the kernels sum it: in single precision.
+            let total = f64::from(weights.iter().sum::<f32>());
+            for top_p in [1e-6, 0.1, 0.5, 0.9, 0.99, 0.9985, 0.99999, 1.0] {
+                let mut sorted: Vec<Candidate> = (0..n as u32)
+                    .map(|id| Candidate {
+                        weight: weights[id as usize],
+                        id,
+                    })
+                    .filter(|c| c.weight > 0.0)
+                    .collect();
+                sorted.sort_by(order);
+                let mut sum = 0.0;
+                let share = f64::from(top_p) * total;
+                let reach = sorted.iter().position(|c| {
+                    sum += f64::from(c.weight);
+                    sum >= share
+                });
+                if top_p < 1.0 {
+                    sorted.truncate(reach.map_or(n, |i| i + 1));
+                }
+                let params = SamplingParams {
+                    temperature: 1.0,
+                    top_k: 0,
+                    top_p,
+                    min_p: 0.0,
+                    repetition_penalty: 1.0,
+                    repetition_window: 0,
+                };
+                let mut kept = Vec::new();
+                keep_likely(&mut kept, &weights, total, &params);
+                assert_eq!(kept, sorted, "{n} tokens, spread {spread}, top_p {top_p}");
+            }
+        }
+    }
 }

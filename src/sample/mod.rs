@@ -49,18 +49,18 @@ pub struct NoiseKey {
 #[derive(Debug)]
 pub struct Sampler {
     candidates: Vec<Candidate>,
-    recent: Vec<u32>,
+    seen: penalty::Seen,
 }
 
 impl Sampler {
-    /// Buffers for a vocabulary of `n_vocab` tokens and windows of up to `window` tokens.
+    /// Buffers for a vocabulary of `n_vocab` tokens.
     ///
     /// # Errors
     /// When memory is short.
-    pub fn new(n_vocab: usize, window: usize) -> Result<Self> {
+    pub fn new(n_vocab: usize) -> Result<Self> {
         Ok(Self {
             candidates: memory::with_capacity(n_vocab, "sampling")?,
-            recent: memory::with_capacity(window, "sampling")?,
+            seen: penalty::Seen::new(n_vocab)?,
         })
     }
 
@@ -76,7 +76,7 @@ impl Sampler {
     ) -> Option<u32> {
         if params.repetition_penalty != 1.0 {
             let recent = &history[history.len().saturating_sub(params.repetition_window)..];
-            penalty::repetition(logits, recent, params.repetition_penalty, &mut self.recent);
+            penalty::repetition(logits, recent, params.repetition_penalty, &mut self.seen);
         }
         let best = argmax(logits)?;
         if params.temperature == 0.0 || logits[best as usize] == f32::INFINITY {
@@ -127,7 +127,7 @@ mod tests {
 
     fn counts(params: &SamplingParams, logits: &[f32], n: u32) -> Vec<usize> {
         let kernels = Kernels::for_level(CpuLevel::Scalar).unwrap();
-        let mut sampler = Sampler::new(logits.len(), 64).unwrap();
+        let mut sampler = Sampler::new(logits.len()).unwrap();
         let mut counts = vec![0; logits.len()];
         for position in 0..n {
             let key = NoiseKey {
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn the_same_key_gives_the_same_token_and_others_do_not() {
         let kernels = Kernels::for_level(CpuLevel::Scalar).unwrap();
-        let mut sampler = Sampler::new(1000, 64).unwrap();
+        let mut sampler = Sampler::new(1000).unwrap();
         let logits = vec![0.0f32; 1000];
         let mut at = |seed, completion, position| {
             let key = NoiseKey {
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn repetition_penalty_lowers_recent_tokens_only_once() {
         let kernels = Kernels::for_level(CpuLevel::Scalar).unwrap();
-        let mut sampler = Sampler::new(3, 64).unwrap();
+        let mut sampler = Sampler::new(3).unwrap();
         let params = SamplingParams {
             temperature: 0.0,
             repetition_penalty: 2.0,
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(choose([3.0, 2.0, 1.0], &[0, 0, 0]), 1);
         assert_eq!(choose([3.0, 1.0, 1.0], &[0, 0, 0]), 0);
         assert_eq!(choose([-1.0, -1.5, -9.0], &[0]), 1);
-        assert_eq!(choose([3.0, 2.0, 1.0], &[0, 1, 2, 2]), 1, "0 left the window");
+        assert_eq!(choose([3.0, 2.0, 1.0], &[0, 1, 2, 2]), 0, "0 left the window");
         assert_eq!(
             choose([3.0, 2.0, 1.0], &[700, 0]),
             1,
@@ -268,9 +268,36 @@ mod tests {
     }
 
     #[test]
+    fn a_logit_that_is_no_number_is_never_chosen() {
+        for level in CpuLevel::available() {
+            let kernels = Kernels::for_level(level).unwrap();
+            let mut logits = vec![f32::NAN; 40];
+            (logits[3], logits[37]) = (1.0, 1.5);
+            let mut sampler = Sampler::new(logits.len()).unwrap();
+            for params in [
+                PLAIN,
+                SamplingParams { top_k: 5, ..PLAIN },
+                SamplingParams { top_p: 0.9, ..PLAIN },
+                SamplingParams { min_p: 0.1, ..PLAIN },
+            ] {
+                for position in 0..50 {
+                    let key = NoiseKey {
+                        seed: 1,
+                        completion: 0,
+                        position,
+                        draw: 0,
+                    };
+                    let id = sampler.choose(kernels, &mut logits.clone(), &params, &[], key);
+                    assert!(id == Some(3) || id == Some(37), "{id:?} at {level:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn logits_without_a_number_are_reported() {
         let kernels = Kernels::for_level(CpuLevel::Scalar).unwrap();
-        let mut sampler = Sampler::new(3, 64).unwrap();
+        let mut sampler = Sampler::new(3).unwrap();
         let key = NoiseKey {
             seed: 0,
             completion: 0,

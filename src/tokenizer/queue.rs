@@ -38,7 +38,7 @@ const EMPTY: Bucket = Bucket {
 
 /// See the module.
 pub(super) struct RankQueue {
-    /// levels[0] has one bit per rank; each higher level one bit per word of the level below.
+    /// `levels[0]` has one bit per rank; each higher level one bit per word of the level below.
     levels: Vec<Vec<u64>>,
     /// Bucket of each rank, or NIL before its first use.
     bucket_of: Vec<u32>,

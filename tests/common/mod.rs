@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
 
+pub mod chat;
 pub mod tiny;
 
 mod skip;

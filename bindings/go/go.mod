@@ -1,0 +1,3 @@
+module github.com/libinfer/libinfer/bindings/go
+
+go 1.24

@@ -1,0 +1,21 @@
+"""Prints the version, what the CPU can do, and all options."""
+
+from __future__ import annotations
+
+import textwrap
+
+from . import cpu_level, options, version
+
+
+def main() -> None:
+    print(f"libinfer {version}, kernels for this CPU: {cpu_level()}")
+    for kind in ("model", "engine", "request", "threads"):
+        print(f"\nOptions of {kind if kind == 'threads' else 'a ' + kind if kind != 'engine' else 'an engine'}:")
+        for option in options(kind):
+            default = option.default or "empty"
+            print(f"  {option.name} ({option.type}, {option.range}; default {default})")
+            print(textwrap.indent(textwrap.fill(option.doc, 110), "      "))
+
+
+if __name__ == "__main__":
+    main()
