@@ -169,6 +169,11 @@ impl Model {
         }
         // Everything that can be refused without the weights is refused before they are read.
         let config = read_config(&architecture, gguf.metadata())?;
+        if gguf.tensors().is_empty() {
+            return Err(Error::InvalidModel(
+                "the file holds metadata only, expected the tensors of a model; the option vocabulary_only loads it for its tokenizer".to_string(),
+            ));
+        }
         weights::check_types(&gguf)?;
         let info = model_info(&architecture, &config, &gguf);
         check_budget(&gguf, options)?;
