@@ -84,8 +84,14 @@ def test_progress_can_cancel_by_an_exception() -> None:
         if fraction > 0.5:
             raise ZeroDivisionError("from the callback")
 
+    def late(fraction: float) -> None:
+        if fraction == 1.0:
+            raise ZeroDivisionError("at the end")
+
     with pytest.raises(ZeroDivisionError, match="from the callback"):
         libinfer.Model(MODEL, progress=progress)
+    with pytest.raises(ZeroDivisionError, match="at the end"):
+        libinfer.Model(MODEL, progress=late)
 
 
 def test_calls_from_inside_a_callback_are_refused(model: libinfer.Model) -> None:
@@ -121,8 +127,9 @@ def test_files_that_are_not_there_or_not_models(tmp_path: Path) -> None:
         bad.write_bytes(data)
         with pytest.raises(libinfer.InvalidModelError, match="bad.gguf"):
             libinfer.Model(bad)
-        with pytest.raises(libinfer.InvalidModelError):
-            libinfer.Model.from_bytes(data)
+        for source in (data, bytearray(data)):
+            with pytest.raises(libinfer.InvalidModelError):
+                libinfer.Model.from_bytes(source)
 
 
 def test_options_are_checked_by_the_library() -> None:

@@ -230,12 +230,19 @@ class Engine:
         """Ends its requests as cancelled, and its threads. Requests can still be read to their end."""
         if self._handle.in_use and not self._handle.closed:
             # A thread in drain() returns when they have ended; the last one out frees the engine.
-            for request in list(self._requests.values()):
+            for request in self._alive():
                 try:
                     request.cancel()
                 except InferError:
                     pass
         self._handle.close()
+
+    def _alive(self) -> list[Request]:
+        # valuerefs() is one step, whatever other threads submit meanwhile.
+        alive = [reference() for reference in self._requests.valuerefs()]
+        return [request for request in alive if request is not None]
+
+    _at_exit = close
 
     def __enter__(self) -> Engine:
         return self

@@ -148,6 +148,9 @@ class Model:
                 raise
         assert loaded.value is not None
         self._handle = Handle(loaded.value, _c.lib.infer_model_free, "model")
+        if watch.raised is not None:  # Too late to cancel.
+            self._handle.close()
+            raise watch.raised
 
     @staticmethod
     def estimate(
