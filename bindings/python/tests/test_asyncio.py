@@ -9,6 +9,7 @@ import threading
 import pytest
 
 import libinfer
+from conftest import skip
 from libinfer import FinishReason
 from libinfer._queue_reader import QueueReader
 
@@ -23,7 +24,7 @@ def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         watches = hasattr(loop, "_add_reader")
         loop.close()
         if not watches:
-            pytest.skip("SKIPPED: this event loop watches no descriptors")
+            skip("this event loop watches no descriptors")
     monkeypatch.setattr(QueueReader, "watch_descriptor", request.param == "descriptor")
 
 
@@ -174,8 +175,7 @@ def test_requests_of_a_loop_can_be_read_without_it(engine: libinfer.Engine, read
     requests = asyncio.run(submit())
     got: dict[int, list[int]] = {}
     threads = [
-        threading.Thread(target=lambda i=i: got.update({i: requests[i].result(60).tokens}))
-        for i in range(2, 20)
+        threading.Thread(target=lambda i=i: got.update({i: requests[i].result(60).tokens})) for i in range(2, 20)
     ]
     for thread in threads:
         thread.start()
@@ -223,7 +223,10 @@ def test_several_loops_use_one_engine(engine: libinfer.Engine, reading: None) ->
 
     def run(i: int) -> None:
         async def main() -> list[list[int]]:
-            return [c.tokens for c in await asyncio.gather(*[engine.submit(p, temperature=0, max_tokens=16) for p in PROMPTS])]
+            return [
+                c.tokens
+                for c in await asyncio.gather(*[engine.submit(p, temperature=0, max_tokens=16) for p in PROMPTS])
+            ]
 
         got[i] = asyncio.run(main())
 

@@ -54,9 +54,7 @@ class Engine:
         with _c.Options("engine", options) as pointer:
             if log is not None:
                 with _callbacks.Registered(_callbacks.log_function(log)) as number:
-                    _c.call(
-                        _c.lib.infer_engine_options_set_log, pointer, _callbacks.log, number, _callbacks.free
-                    )
+                    _c.call(_c.lib.infer_engine_options_set_log, pointer, _callbacks.log, number, _callbacks.free)
             with contextlib.ExitStack() as used:
                 if pool is not None:
                     shared = used.enter_context(pool._handle)

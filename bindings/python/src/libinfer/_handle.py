@@ -38,7 +38,9 @@ class Handle:
 
     def __enter__(self) -> int:
         if _c.forked():
-            raise ForkedError(f"this {self._what} was created before this process was forked; only the parent can use it")
+            raise ForkedError(
+                f"this {self._what} was created before this process was forked; only the parent can use it"
+            )
         with self._lock:
             if self._closed:
                 raise ClosedError(f"this {self._what} is closed")

@@ -214,5 +214,3 @@ class QueueReader:
                     await waiter
             finally:
                 inbox.waiter = None
-
-
