@@ -9,6 +9,7 @@ import threading
 import pytest
 
 import libinfer
+from conftest import skip
 from libinfer import FinishReason
 from libinfer._queue_reader import QueueReader
 
@@ -23,7 +24,7 @@ def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         watches = hasattr(loop, "_add_reader")
         loop.close()
         if not watches:
-            pytest.skip("SKIPPED: this event loop watches no descriptors")
+            skip("this event loop watches no descriptors")
     monkeypatch.setattr(QueueReader, "watch_descriptor", request.param == "descriptor")
 
 
@@ -99,7 +100,8 @@ def test_waiting_can_time_out_without_losing_events(engine: libinfer.Engine, rea
 
 def test_a_cancelled_task_cancels_its_request(engine: libinfer.Engine, reading: None) -> None:
     async def main() -> None:
-        request = engine.submit(PROMPTS[0], max_tokens=1900, ignore_end_of_generation=True)
+        engine.pause()
+        request = engine.submit(PROMPTS[0], max_tokens=1900)
         task = asyncio.ensure_future(request.aresult())
         await asyncio.sleep(0.02)
         task.cancel()
@@ -127,10 +129,13 @@ def test_closing_wakes_the_reader(engine: libinfer.Engine, reading: None) -> Non
 def test_closing_the_engine_ends_async_requests(model: libinfer.Model, reading: None) -> None:
     async def main() -> None:
         engine = libinfer.Engine(model)
-        requests = [engine.submit(p, max_tokens=1900, ignore_end_of_generation=True) for p in PROMPTS]
-        await requests[0].anext()
+        await engine.submit(PROMPTS[0], max_tokens=2)
+        engine.pause()
+        requests = [engine.submit(p, max_tokens=1900) for p in PROMPTS]
+        tasks = [asyncio.ensure_future(r.aresult()) for r in requests]
+        await asyncio.sleep(0.02)
         engine.close()
-        for completion in await asyncio.gather(*requests):
+        for completion in await asyncio.gather(*tasks):
             assert completion.finish.reason is FinishReason.CANCELLED
 
     asyncio.run(main())
@@ -141,12 +146,17 @@ def test_abandoned_requests_are_cancelled(engine: libinfer.Engine, reading: None
         for prompt in PROMPTS:
             async for _ in engine.submit(prompt, max_tokens=1900, ignore_end_of_generation=True):
                 break
+        engine.pause()
+        for prompt in PROMPTS:
+            engine.submit(prompt, max_tokens=1900)
         gc.collect()
+        engine.resume()
         for _ in range(1000):
             if engine.stats().running == 0:
                 break
             await asyncio.sleep(0.01)
-        assert engine.stats().requests_cancelled == 20
+        stats = engine.stats()
+        assert stats.running == stats.queued == 0 and stats.requests_cancelled >= 20
         assert len((await engine.submit("x", max_tokens=4)).tokens) > 0
 
     asyncio.run(main())
@@ -165,8 +175,7 @@ def test_requests_of_a_loop_can_be_read_without_it(engine: libinfer.Engine, read
     requests = asyncio.run(submit())
     got: dict[int, list[int]] = {}
     threads = [
-        threading.Thread(target=lambda i=i: got.update({i: requests[i].result(60).tokens}))
-        for i in range(2, 20)
+        threading.Thread(target=lambda i=i: got.update({i: requests[i].result(60).tokens})) for i in range(2, 20)
     ]
     for thread in threads:
         thread.start()
@@ -186,16 +195,24 @@ def test_timeouts_of_a_request_of_a_loop(engine: libinfer.Engine, reading: None)
 
 
 def test_requests_from_elsewhere_can_be_awaited(engine: libinfer.Engine, reading: None) -> None:
-    request = engine.submit(PROMPTS[0], temperature=0, max_tokens=24)
-
     async def submit() -> libinfer.Request:
         return engine.submit(PROMPTS[1], temperature=0, max_tokens=24)
 
     other = asyncio.run(submit())
 
     async def main() -> list[libinfer.Completion]:
-        return [await request, await other]
+        engine.pause()
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(request.anext(), 0.05)
+        task = asyncio.ensure_future(request.aresult())
+        await asyncio.sleep(0)
+        with pytest.raises(libinfer.ReentrantError):
+            await request.anext()
+        engine.resume()
+        return [await task, await other]
 
+    engine.pause()
+    request = engine.submit(PROMPTS[0], temperature=0, max_tokens=24)
     for completion, prompt in zip(asyncio.run(main()), PROMPTS):
         assert completion.tokens == engine.generate(prompt, temperature=0, max_tokens=24).tokens
 
@@ -206,7 +223,10 @@ def test_several_loops_use_one_engine(engine: libinfer.Engine, reading: None) ->
 
     def run(i: int) -> None:
         async def main() -> list[list[int]]:
-            return [c.tokens for c in await asyncio.gather(*[engine.submit(p, temperature=0, max_tokens=16) for p in PROMPTS])]
+            return [
+                c.tokens
+                for c in await asyncio.gather(*[engine.submit(p, temperature=0, max_tokens=16) for p in PROMPTS])
+            ]
 
         got[i] = asyncio.run(main())
 

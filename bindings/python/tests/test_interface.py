@@ -112,7 +112,13 @@ def test_options_are_listed_and_can_be_set_to_their_defaults() -> None:
 
 
 def test_generate_takes_options_of_every_object() -> None:
-    options: dict[str, libinfer.OptionValue] = {"temperature": 0, "max_tokens": 8, "threads": 1, "context_length": 128, "load_mode": "mmap"}
+    options: dict[str, libinfer.OptionValue] = {
+        "temperature": 0,
+        "max_tokens": 8,
+        "threads": 1,
+        "context_length": 128,
+        "load_mode": "mmap",
+    }
     completion = libinfer.generate(MODEL, "Once upon a time", **options)
     assert completion.finish.generated_tokens == 8
     with pytest.raises(libinfer.OptionError, match="nonsense"):
@@ -120,9 +126,7 @@ def test_generate_takes_options_of_every_object() -> None:
 
 
 def test_the_module_prints_what_it_is() -> None:
-    output = subprocess.run(
-        [sys.executable, "-m", "libinfer"], stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
+    output = subprocess.run([sys.executable, "-m", "libinfer"], stdout=subprocess.PIPE, text=True, check=True).stdout
     assert f"libinfer {libinfer.version}" in output and libinfer.cpu_level() in output
     assert all(option.name in output for option in libinfer.options())
 
@@ -132,7 +136,9 @@ def test_the_readme_program_runs() -> None:
     programs = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
     assert len(programs) >= 2
     for program in programs:
-        ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, timeout=120, check=True)
+        ended = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, timeout=120, check=True
+        )
         assert len(ended.stdout) > 20
 
 
@@ -149,7 +155,11 @@ def test_examples_run() -> None:
         MODEL, "Hello there", max_tokens=16, temperature=0
     ).text.rstrip("\n")
     batch = run("batch.py", model, "8", "One", "Two", "Three")
-    assert batch.returncode == 0 and {line[:3] for line in batch.stdout.splitlines() if line[:1] == "["} == {"[0]", "[1]", "[2]"}
+    assert batch.returncode == 0 and {line[:3] for line in batch.stdout.splitlines() if line[:1] == "["} == {
+        "[0]",
+        "[1]",
+        "[2]",
+    }
     chat = run("chat.py", model, input="Hello\n")
     assert chat.returncode == 1 and "has no chat template" in chat.stderr
     missing = run("hello.py", "nowhere.gguf")

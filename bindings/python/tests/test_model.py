@@ -84,8 +84,14 @@ def test_progress_can_cancel_by_an_exception() -> None:
         if fraction > 0.5:
             raise ZeroDivisionError("from the callback")
 
+    def late(fraction: float) -> None:
+        if fraction == 1.0:
+            raise ZeroDivisionError("at the end")
+
     with pytest.raises(ZeroDivisionError, match="from the callback"):
         libinfer.Model(MODEL, progress=progress)
+    with pytest.raises(ZeroDivisionError, match="at the end"):
+        libinfer.Model(MODEL, progress=late)
 
 
 def test_calls_from_inside_a_callback_are_refused(model: libinfer.Model) -> None:
@@ -121,8 +127,9 @@ def test_files_that_are_not_there_or_not_models(tmp_path: Path) -> None:
         bad.write_bytes(data)
         with pytest.raises(libinfer.InvalidModelError, match="bad.gguf"):
             libinfer.Model(bad)
-        with pytest.raises(libinfer.InvalidModelError):
-            libinfer.Model.from_bytes(data)
+        for source in (data, bytearray(data)):
+            with pytest.raises(libinfer.InvalidModelError):
+                libinfer.Model.from_bytes(source)
 
 
 def test_options_are_checked_by_the_library() -> None:
@@ -150,18 +157,21 @@ def test_estimate_reads_the_header_only(model: libinfer.Model) -> None:
 
 
 def test_chat_templates_render(model: libinfer.Model) -> None:
-    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    each = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    template = each + "{% if add_generation_prompt %}<assistant>{% endif %}"
     messages = [{"role": "user", "content": "Où est \N{GRINNING FACE}?"}]
     with libinfer.Model.from_bytes(with_chat_template(template)) as chat:
         assert chat.info.has_chat_template
         assert chat.apply_chat_template(messages).rstrip() == "<user>Où est \N{GRINNING FACE}?<assistant>"
-        assert chat.apply_chat_template(messages, add_generation_prompt=False).rstrip() == "<user>Où est \N{GRINNING FACE}?"
+        assert (
+            chat.apply_chat_template(messages, add_generation_prompt=False).rstrip()
+            == "<user>Où est \N{GRINNING FACE}?"
+        )
         with libinfer.Engine(chat) as engine:
             asked = engine.generate(messages, temperature=0, max_tokens=8)
-            prompt = chat.apply_chat_template(messages)
-            assert asked.tokens == engine.generate(prompt, temperature=0, max_tokens=8, add_special=False).tokens or (
-                asked.tokens == engine.generate(prompt, temperature=0, max_tokens=8).tokens
-            )
+            rendered = engine.generate(chat.apply_chat_template(messages), temperature=0, max_tokens=8)
+            assert asked.tokens == rendered.tokens
+            assert asked.finish.prompt_tokens == rendered.finish.prompt_tokens
     with pytest.raises(libinfer.UnsupportedError, match="template"):
         model.apply_chat_template(messages)
 

@@ -43,6 +43,7 @@ from ._errors import (
 from ._event import Channel, Completion, Event, Finish, FinishReason
 from ._model import MemoryEstimate, Message, Metadata, Model, ModelInfo
 from ._options import OptionInfo, options
+from ._options import options as _all_options
 from ._request import Request
 from ._stats import Stats
 from ._threads import Threads
@@ -120,6 +121,3 @@ def generate(model_path: str | os.PathLike[str], prompt: Prompt, **options: Opti
     with Model(model_path, **split["model"]) as model:  # type: ignore[arg-type]
         with Engine(model, threads=threads, **split["engine"]) as engine:  # type: ignore[arg-type]
             return engine.generate(prompt, **split["request"])  # type: ignore[arg-type]
-
-
-_all_options = options

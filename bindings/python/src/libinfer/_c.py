@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 import os
 import sys
 from ctypes import (
@@ -24,7 +25,7 @@ from ctypes import (
 from pathlib import Path
 from typing import Any, Callable
 
-from ._errors import AbiError, ForkedError, InferError, OptionError, error_of
+from ._errors import AbiError, ForkedError, InferError, InvalidArgumentError, OptionError, error_of
 
 ABI_VERSION = 1
 OK, TIMEOUT, END, BUFFER_TOO_SMALL, NOT_FOUND = 0, 1, 2, -17, -18
@@ -305,11 +306,15 @@ def text_out(function: Any, *arguments: Any) -> str:
 
 def ids_in(ids: Any) -> Any:
     """An array of token ids."""
-    values = list(ids)
-    for i, value in enumerate(values):
+    values = []
+    for i, value in enumerate(ids):
+        try:
+            values.append(operator.index(value))
+        except TypeError:
+            values.append(-1)
         # ctypes would silently keep the low 32 bits.
-        if not isinstance(value, int) or not 0 <= value < 1 << 32:
-            raise OptionError(f"the token id {value!r} at index {i} is not a number from 0 to {(1 << 32) - 1}")
+        if not 0 <= values[i] < 1 << 32:
+            raise InvalidArgumentError(f"the token id {value!r} at index {i} is not a number from 0 to {(1 << 32) - 1}")
     return (c_uint32 * len(values))(*values)
 
 

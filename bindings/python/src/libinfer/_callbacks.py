@@ -10,7 +10,7 @@ import itertools
 import json
 import logging
 import sys
-from ctypes import c_void_p
+from ctypes import c_void_p, py_object, pythonapi
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Callable
@@ -67,9 +67,9 @@ def _decode(text: bytes | None) -> str:
     return (text or b"").decode("utf-8", "replace")
 
 
-def _free(user_data: int) -> None:
-    """Forgets a function; called by the library, once."""
-    _functions.pop(user_data, None)
+def _free(user_data: int, forget: Callable[[int, None], Any] = _functions.pop) -> None:
+    """Forgets a function; called by the library, once. Uses no globals, which an ending interpreter has not."""
+    forget(user_data, None)
 
 
 def _log(record: Any, user_data: int) -> None:
@@ -157,9 +157,13 @@ def log_function(log: logging.Logger | LogFunction) -> LogFunction:
     return _LoggerBridge(log) if isinstance(log, logging.Logger) else log
 
 
-# What C sees. They are never collected.
+# What C sees.
 free = _c.FREE(_free)
 log = _c.LOG(_log)
 progress = _c.PROGRESS(_progress)
 thread_started = _c.HOOK(_thread_started)
 thread_stops = _c.HOOK(_thread_stops)
+
+# Modules are emptied when the interpreter ends, but a handle freed after that still calls `free`.
+for _function in (free, log, progress, thread_started, thread_stops):
+    pythonapi.Py_IncRef(py_object(_function))

@@ -54,9 +54,7 @@ class Engine:
         with _c.Options("engine", options) as pointer:
             if log is not None:
                 with _callbacks.Registered(_callbacks.log_function(log)) as number:
-                    _c.call(
-                        _c.lib.infer_engine_options_set_log, pointer, _callbacks.log, number, _callbacks.free
-                    )
+                    _c.call(_c.lib.infer_engine_options_set_log, pointer, _callbacks.log, number, _callbacks.free)
             with contextlib.ExitStack() as used:
                 if pool is not None:
                     shared = used.enter_context(pool._handle)
@@ -230,12 +228,19 @@ class Engine:
         """Ends its requests as cancelled, and its threads. Requests can still be read to their end."""
         if self._handle.in_use and not self._handle.closed:
             # A thread in drain() returns when they have ended; the last one out frees the engine.
-            for request in list(self._requests.values()):
+            for request in self._alive():
                 try:
                     request.cancel()
                 except InferError:
                     pass
         self._handle.close()
+
+    def _alive(self) -> list[Request]:
+        # valuerefs() is one step, whatever other threads submit meanwhile.
+        alive = [reference() for reference in self._requests.valuerefs()]
+        return [request for request in alive if request is not None]
+
+    _at_exit = close
 
     def __enter__(self) -> Engine:
         return self

@@ -38,7 +38,9 @@ class Handle:
 
     def __enter__(self) -> int:
         if _c.forked():
-            raise ForkedError(f"this {self._what} was created before this process was forked; only the parent can use it")
+            raise ForkedError(
+                f"this {self._what} was created before this process was forked; only the parent can use it"
+            )
         with self._lock:
             if self._closed:
                 raise ClosedError(f"this {self._what} is closed")
@@ -72,26 +74,34 @@ class Handle:
         self._free(self._pointer)
 
 
-class _Closable(Protocol):
-    def close(self) -> None: ...
+class _AtExit(Protocol):
+    def _at_exit(self) -> None: ...
 
 
-_engines: weakref.WeakSet[_Closable] = weakref.WeakSet()
-_pools: weakref.WeakSet[_Closable] = weakref.WeakSet()
+_engines: weakref.WeakSet[_AtExit] = weakref.WeakSet()
+_pools: weakref.WeakSet[_AtExit] = weakref.WeakSet()
 
 
-def close_engine_at_exit(engine: _Closable) -> None:
+def close_engine_at_exit(engine: _AtExit) -> None:
     """Threads of the library must not call into an interpreter that has ended."""
-    _engines.add(engine)
+    with _registering:
+        _engines.add(engine)
 
 
-def close_pool_at_exit(pool: _Closable) -> None:
+def close_pool_at_exit(pool: _AtExit) -> None:
     """As close_engine_at_exit, after all engines."""
-    _pools.add(pool)
+    with _registering:
+        _pools.add(pool)
+
+
+_registering = threading.RLock()
 
 
 @atexit.register
 def _close_all() -> None:
-    for group in (_engines, _pools):
-        for closable in list(group):
-            closable.close()
+    if _c.forked():
+        return
+    with _registering:
+        everything = [*_engines, *_pools]
+    for each in everything:
+        each._at_exit()

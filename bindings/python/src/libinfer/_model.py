@@ -137,9 +137,7 @@ class Model:
         loaded = c_void_p()
         with _c.Options("model", options) as pointer:
             with _callbacks.Registered(watch) as number:
-                _c.call(
-                    _c.lib.infer_model_options_set_progress, pointer, _callbacks.progress, number, _callbacks.free
-                )
+                _c.call(_c.lib.infer_model_options_set_progress, pointer, _callbacks.progress, number, _callbacks.free)
             try:
                 _c.call(function, source, size, pointer, byref(loaded))
             except CancelledError:
@@ -148,6 +146,9 @@ class Model:
                 raise
         assert loaded.value is not None
         self._handle = Handle(loaded.value, _c.lib.infer_model_free, "model")
+        if watch.raised is not None:  # Too late to cancel.
+            self._handle.close()
+            raise watch.raised
 
     @staticmethod
     def estimate(
@@ -203,9 +204,7 @@ class Model:
             needed = c_size_t()
             try:
                 with self._handle as pointer:
-                    _c.call(
-                        _c.lib.infer_model_tokenize, pointer, data, len(data), flags, ids, capacity, byref(needed)
-                    )
+                    _c.call(_c.lib.infer_model_tokenize, pointer, data, len(data), flags, ids, capacity, byref(needed))
                 return ids[: needed.value]
             except BufferTooSmallError:
                 capacity = needed.value
@@ -214,9 +213,7 @@ class Model:
         """The text of token ids; `render_special` writes the texts of special tokens."""
         array = _c.ids_in(ids)
         with self._handle as pointer:
-            return _c.text_out(
-                _c.lib.infer_model_detokenize, pointer, array, len(array), 1 if render_special else 0
-            )
+            return _c.text_out(_c.lib.infer_model_detokenize, pointer, array, len(array), 1 if render_special else 0)
 
     def token_text(self, id: int) -> str:
         """The text of one token, special ones included."""

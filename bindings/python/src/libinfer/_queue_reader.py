@@ -118,6 +118,11 @@ class QueueReader:
             self._reading = True
         try:
             self._take(0, True)
+        except BaseException:
+            # The descriptor would stay readable, and the loop would come here forever.
+            for inbox in list(self._inboxes.values()):
+                self.forget(inbox)
+            raise
         finally:
             self._leave()
         if not self._inboxes:
@@ -209,5 +214,3 @@ class QueueReader:
                     await waiter
             finally:
                 inbox.waiter = None
-
-

@@ -37,6 +37,7 @@ class Request:
         self._reading = threading.Lock()
         self._finish: Finish | None = None
         self._executed: asyncio.Future[Event | None] | None = None
+        self._awaited = False
         self._event = _c.sized(_c.EventStruct())
         self._error = c_void_p()
         self._event_ref = byref(self._event)
@@ -139,11 +140,19 @@ class Request:
         loop = asyncio.get_running_loop()
         if self._queue is None or self._queue[0].loop is not loop:
             # Submitted outside of this loop: a thread of the loop's executor reads.
+            if self._awaited:
+                raise ReentrantError("another task is reading this request")
             executed = self._executed
             if executed is None or executed.get_loop() is not loop:
                 executed = self._executed = loop.run_in_executor(None, self.next)
-            event = await asyncio.shield(executed)
-            self._executed = None
+            self._awaited = True
+            try:
+                # When this task is cancelled the thread goes on, and the next call gets its event.
+                event = await asyncio.shield(executed)
+            finally:
+                self._awaited = False
+                if executed.done():
+                    self._executed = None
             return event
         self._enter()
         try:

@@ -53,6 +53,8 @@ class Threads:
         """Frees the pool; engines that use it keep its threads."""
         self._handle.close()
 
+    _at_exit = close
+
     def __enter__(self) -> Threads:
         return self
 
