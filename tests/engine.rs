@@ -514,6 +514,38 @@ fn a_queue_carries_many_requests_with_their_tags() {
 }
 
 #[test]
+fn a_reader_of_a_queue_is_woken_once_a_step_at_most() {
+    let engine = engine(EngineOptions::default());
+    let queue = Arc::new(Queue::default());
+    let options = (0..12usize)
+        .map(|i| {
+            let queue = Some(Arc::clone(&queue));
+            let options = RequestOptions {
+                queue,
+                ignore_end_of_generation: true,
+                ..greedy(20 + i)
+            };
+            text(PROMPTS[i % 6], options)
+        })
+        .collect();
+    let requests = engine.submit_batch(options).unwrap();
+    let mut events = vec![Event::default(); 64];
+    let (mut calls, mut open) = (0, requests.len());
+    while open > 0 {
+        let n = queue.next(Some(Duration::from_secs(60)), &mut events).unwrap();
+        assert!(n > 0, "nothing came for a minute");
+        calls += 1;
+        open -= events[..n]
+            .iter()
+            .filter(|e| e.kind == EventKind::Finished)
+            .count();
+    }
+    assert!(engine.drain(None).unwrap());
+    let steps = engine.stats().steps;
+    assert!(calls <= steps, "{calls} calls in {steps} steps");
+}
+
+#[test]
 fn waiting_for_many_names_the_requests_that_can_be_read() {
     let engine = engine(EngineOptions {
         manual_step: true,

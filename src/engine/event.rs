@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::queue::{Queue, ReadyList};
+use super::queue::{Outbox, Queue, ReadyList};
 use crate::error::{Error, Result};
 
 /// What an event says.
@@ -197,19 +197,27 @@ impl Mailbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds output and tells the reader.
-    pub(crate) fn push(self: &Arc<Self>, text: &str, tokens: &[u32]) {
+    /// The queue it reports to, if it does and the queue is still there.
+    pub(crate) fn queue(&self) -> Option<Arc<Queue>> {
+        match &self.announce {
+            Announce::Queue(queue) => queue.upgrade(),
+            Announce::Engine(_) => None,
+        }
+    }
+
+    /// Adds output and tells the reader; a queue's reader when the outbox is flushed.
+    pub(crate) fn push(self: &Arc<Self>, text: &str, tokens: &[u32], outbox: &mut Outbox) {
         let mut s = self.lock();
         if s.closed {
             return;
         }
         s.pending.text.push_str(text);
         s.pending.tokens.extend_from_slice(tokens);
-        self.announce(s);
+        self.announce(s, outbox);
     }
 
-    /// Adds the last text and the end.
-    pub(crate) fn finish(self: &Arc<Self>, text: &str, finish: Finish) {
+    /// Adds the last text and the end; the reader is told as by [`Mailbox::push`].
+    pub(crate) fn finish(self: &Arc<Self>, text: &str, finish: Finish, outbox: &mut Outbox) {
         let mut s = self.lock();
         if s.closed {
             return;
@@ -218,10 +226,10 @@ impl Mailbox {
         s.pending.text.push_str(text);
         s.pending.kind = EventKind::Finished;
         s.pending.finish = Some(finish);
-        self.announce(s);
+        self.announce(s, outbox);
     }
 
-    fn announce(self: &Arc<Self>, mut s: MutexGuard<'_, State>) {
+    fn announce(self: &Arc<Self>, mut s: MutexGuard<'_, State>, outbox: &mut Outbox) {
         s.full = true;
         let first = !std::mem::replace(&mut s.announced, true);
         let reading = s.reading;
@@ -235,9 +243,9 @@ impl Mailbox {
                     list.push(self);
                 }
             }
-            Announce::Queue(queue) => {
-                if first && let Some(queue) = queue.upgrade() {
-                    queue.push(self);
+            Announce::Queue(_) => {
+                if first {
+                    outbox.add(self);
                 }
             }
         }

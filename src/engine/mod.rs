@@ -35,7 +35,7 @@ use crate::error::{Error, Result};
 use crate::kernel::{Kernels, RowType};
 use crate::model::Model;
 use crate::options::{EngineOptions, LogLevel, LogRecord, OptionSet, RequestOptions};
-use queue::ReadyList;
+use queue::{Outbox, ReadyList};
 use sequence::{Ending, Sequence};
 use stats::Counters;
 use worker::Worker;
@@ -490,10 +490,12 @@ impl Shared {
             let _ = reply.send(worker.trim(bytes));
         }
         let n = given_up.len();
+        let mut outbox = Outbox::default();
         for (sequence, ending) in given_up {
             self.counters.count_ending(ending.reason);
-            sequence.finish(ending);
+            sequence.finish(ending, &mut outbox);
         }
+        drop(outbox);
         drop(self.note_ended(n));
         paused
     }
@@ -517,12 +519,14 @@ impl Shared {
         // A trim that nobody serves any more answers 0.
         inbox.trims.clear();
         drop(inbox);
+        let mut outbox = Outbox::default();
         for sequence in queue {
             let ending = ending();
             self.counters.count_ending(ending.reason);
-            sequence.finish(ending);
+            sequence.finish(ending, &mut outbox);
             n += 1;
         }
+        drop(outbox);
         drop(self.note_ended(n));
     }
 

@@ -53,10 +53,12 @@ impl Queue {
         }
     }
 
-    pub(crate) fn push(&self, mailbox: &Arc<Mailbox>) {
+    /// Takes mailboxes in, all at once: whoever reads sees all of them or none.
+    fn push_all(&self, mailboxes: impl Iterator<Item = Arc<Mailbox>>) {
         let mut s = self.lock();
-        s.ready.push_back(Arc::clone(mailbox));
-        if s.ready.len() == 1 {
+        let was_empty = s.ready.is_empty();
+        s.ready.extend(mailboxes);
+        if was_empty && !s.ready.is_empty() {
             self.tell(true);
             drop(s);
             self.changed.notify_one();
@@ -111,6 +113,52 @@ impl Queue {
         }
         s.reading = false;
         Ok(n)
+    }
+}
+
+/// Mailboxes that a step has filled and whose queues do not know yet. They are told together when the step is done,
+/// so that one call of a reader brings what a whole step produced.
+#[derive(Default)]
+pub(crate) struct Outbox(Vec<Arc<Mailbox>>);
+
+impl Outbox {
+    /// Room for `n` mailboxes, so that a step does not allocate here.
+    pub(crate) fn with_capacity(n: usize) -> Result<Self> {
+        Ok(Self(crate::memory::with_capacity(n, "the outbox of a step")?))
+    }
+
+    pub(crate) fn add(&mut self, mailbox: &Arc<Mailbox>) {
+        self.0.push(Arc::clone(mailbox));
+    }
+
+    /// Tells the queues.
+    pub(crate) fn flush(&mut self) {
+        while let Some(queue) = self.0.first().map(|m| m.queue()) {
+            let same = self
+                .0
+                .iter()
+                .take_while(|m| same_queue(&queue, &m.queue()))
+                .count();
+            let mailboxes = self.0.drain(..same);
+            // Nobody reads what reports to a queue that was dropped.
+            if let Some(queue) = queue {
+                queue.push_all(mailboxes);
+            }
+        }
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+fn same_queue(a: &Option<Arc<Queue>>, b: &Option<Arc<Queue>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (None, None) => true,
+        _ => false,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::event::{Finish, FinishReason, Mailbox};
+use super::queue::Outbox;
 use super::stop::StopMatcher;
 use crate::error::{Error, Result};
 use crate::kv::SequenceId;
@@ -216,17 +217,17 @@ impl Sequence {
     }
 
     /// Gives new text and tokens to the reader.
-    pub(crate) fn deliver(&mut self) {
+    pub(crate) fn deliver(&mut self, outbox: &mut Outbox) {
         let generated = &self.tokens[self.n_prompt + self.delivered..];
         if !self.text.is_empty() || !generated.is_empty() {
-            self.mailbox.push(&self.text, generated);
+            self.mailbox.push(&self.text, generated, outbox);
             self.delivered += generated.len();
             self.text.clear();
         }
     }
 
     /// Gives the rest and the end to the reader. Its blocks must be released before.
-    pub(crate) fn finish(mut self, ending: Ending) {
+    pub(crate) fn finish(mut self, ending: Ending, outbox: &mut Outbox) {
         // A stop string ends the text exactly where it begins; otherwise nothing stays held back.
         if ending.stop.is_none() || self.stop_ids.contains(self.tokens.last().unwrap_or(&u32::MAX)) {
             self.piece.clear();
@@ -237,7 +238,7 @@ impl Sequence {
         }
         let generated = &self.tokens[self.n_prompt + self.delivered..];
         if !generated.is_empty() {
-            self.mailbox.push("", generated);
+            self.mailbox.push("", generated, outbox);
         }
         let now = Instant::now();
         let n_generated = self.tokens.len() - self.n_prompt;
@@ -265,6 +266,6 @@ impl Sequence {
                 0.0
             },
         };
-        self.mailbox.finish(&self.text, finish);
+        self.mailbox.finish(&self.text, finish, outbox);
     }
 }

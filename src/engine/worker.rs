@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::queue::Outbox;
 use super::sequence::{Ending, Sequence};
 use super::stats::{Counters, nanoseconds};
 use crate::error::{Error, Result};
@@ -35,6 +36,7 @@ pub(crate) struct Worker {
     /// Rows of this step per running sequence.
     shares: Vec<usize>,
     endings: Vec<Option<Ending>>,
+    outbox: Outbox,
     counters: Arc<Counters>,
 }
 
@@ -134,6 +136,7 @@ impl Worker {
             samplers: memory::with_capacity(options.max_running, what)?,
             shares: memory::with_capacity(options.max_running, what)?,
             endings: memory::with_capacity(options.max_running, what)?,
+            outbox: Outbox::with_capacity(2 * options.max_running)?,
             counters,
             model,
         };
@@ -185,6 +188,7 @@ impl Worker {
                 ended += 1;
             }
         }
+        self.outbox.flush();
         ended
     }
 
@@ -194,6 +198,7 @@ impl Worker {
         while !self.running.is_empty() {
             self.end(self.running.len() - 1, ending());
         }
+        self.outbox.flush();
         n
     }
 
@@ -216,6 +221,7 @@ impl Worker {
             }
             self.fail_step(&error);
         }
+        self.outbox.flush();
         // Counted here, because a panic loses what `compute` counted.
         ended += before - self.running.len();
         self.publish_cache();
@@ -372,7 +378,7 @@ impl Worker {
             match ending {
                 Some(ending) => self.end(i, ending),
                 None => {
-                    self.running[i].deliver();
+                    self.running[i].deliver(&mut self.outbox);
                     i += 1;
                 }
             }
@@ -390,7 +396,7 @@ impl Worker {
         self.committed_blocks -= sequence.committed_blocks;
         self.publish_cache();
         self.counters.count_ending(ending.reason);
-        sequence.finish(ending);
+        sequence.finish(ending, &mut self.outbox);
     }
 
     fn publish_cache(&self) {

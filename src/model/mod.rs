@@ -271,7 +271,7 @@ impl Model {
     /// When only the vocabulary was loaded.
     pub fn body(&self) -> Result<&dyn Architecture> {
         self.body.as_deref().ok_or_else(|| {
-            Error::InvalidArgument(
+            Error::Unsupported(
                 "the model was loaded with vocabulary_only and has no weights to compute with".to_string(),
             )
         })
