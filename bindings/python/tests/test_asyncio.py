@@ -248,3 +248,23 @@ def test_errors_of_submission_leave_nothing_behind(engine: libinfer.Engine, read
         assert len((await engine.submit("x", max_tokens=4)).tokens) > 0
 
     asyncio.run(main())
+
+
+def test_events_of_a_step_are_taken_together(
+    engine: libinfer.Engine, reading: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    takes = 0
+    take = QueueReader._take
+
+    def counted(self: QueueReader, timeout_ms: int, in_loop: bool) -> None:
+        nonlocal takes
+        takes += 1
+        take(self, timeout_ms, in_loop)
+
+    monkeypatch.setattr(QueueReader, "_take", counted)
+
+    async def main() -> list[libinfer.Completion]:
+        return await asyncio.gather(*engine.submit_many(PROMPTS, max_tokens=32, ignore_end_of_generation=True))
+
+    assert sum(len(c.tokens) for c in asyncio.run(main())) == 20 * 32
+    assert takes < 20 * 32 / 4

@@ -21,6 +21,9 @@ from ._handle import Handle
 _CAPACITY = 64
 #: Longest wait inside the library, so that Ctrl-C and close() are noticed.
 SLICE_MS = 100
+#: An engine reports its requests one after another while it ends a step. Waking the loop for each would take more time
+#: than the step leaves, so the events of this many seconds are taken together.
+_GATHER = 0.001
 
 
 class Inbox:
@@ -61,6 +64,8 @@ class QueueReader:
         self._reading = False
         self._thread: threading.Thread | None = None
         self._watched: int | None = None
+        # Used by the loop's thread only: events are left to come together before they are taken.
+        self._gathering = False
         self._cannot_watch = not QueueReader.watch_descriptor
 
     @property
@@ -107,11 +112,25 @@ class QueueReader:
 
     def _unwatch(self) -> None:
         with self._changed:
-            if self._watched is not None and not self._inboxes:
+            if self._watched is not None and not self._inboxes and not self._gathering:
                 self.loop.remove_reader(self._watched)
                 self._watched = None
 
     def _readable(self) -> None:
+        if len(self._inboxes) < 2:
+            self._take_in_loop()
+        elif self._watched is not None:
+            self._gathering = True
+            self.loop.remove_reader(self._watched)
+            self.loop.call_later(_GATHER, self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = False
+        if self._watched is not None:
+            self.loop.add_reader(self._watched, self._readable)
+        self._take_in_loop()
+
+    def _take_in_loop(self) -> None:
         with self._changed:
             if self._reading:
                 return  # Another thread takes them, and wakes us.
@@ -176,6 +195,8 @@ class QueueReader:
                 self._take(SLICE_MS, False)
             finally:
                 self._leave()
+            if len(self._inboxes) > 1:
+                time.sleep(_GATHER)
 
     def wait(self, inbox: Inbox, end: float | None) -> Event | None:
         """The next event of a request, for a thread that may block; None when there is none at the time `end`."""
