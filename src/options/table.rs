@@ -1,0 +1,283 @@
+//! The rows: every option there is.
+
+use super::{Kind, Object, OptionSpec};
+
+const fn row(
+    object: Object,
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+) -> OptionSpec {
+    OptionSpec {
+        object,
+        name,
+        kind,
+        default,
+        doc,
+    }
+}
+
+const fn integer(min: u64, max: u64) -> Kind {
+    Kind::Integer { min, max }
+}
+
+const fn float(min: f64, max: f64) -> Kind {
+    Kind::Float {
+        min,
+        max,
+        min_exclusive: false,
+    }
+}
+
+/// Largest number of tokens a request can ask for.
+pub const MAX_TOKENS_LIMIT: u64 = i32::MAX as u64;
+
+/// Words for a CPU level, in the C API, the command and `INFER_CPU_LEVEL` alike.
+pub const CPU_LEVELS: &[&str] = &["auto", "scalar", "avx2", "avx512", "neon"];
+
+/// Words for the element type of the KV cache.
+pub const KV_TYPES: &[&str] = &["f32", "f16", "bf16", "q8"];
+
+/// Every option there is.
+pub const TABLE: &[OptionSpec] = &[
+    row(
+        Object::Model,
+        "load_mode",
+        Kind::Choice(&["read", "mmap"]),
+        "read",
+        "How tensor data gets into memory. read: copied into memory of the process, so that nothing another process does to the file can harm it. mmap: pages of the file itself; the file must not be truncated or rewritten while the model lives, or the process is killed.",
+    ),
+    row(
+        Object::Model,
+        "load_threads",
+        integer(0, 256),
+        "0",
+        "Threads that read the file; 0 chooses by the machine.",
+    ),
+    row(
+        Object::Model,
+        "memory_budget",
+        integer(0, u64::MAX),
+        "0",
+        "Bytes the model's weights may take; a larger model is refused before anything is allocated. 0 means no budget.",
+    ),
+    row(
+        Object::Model,
+        "vocabulary_only",
+        Kind::Bool,
+        "false",
+        "Load metadata and tokenizer without weights; such a model tokenizes but cannot run.",
+    ),
+    row(
+        Object::Model,
+        "check_tensors",
+        Kind::Bool,
+        "false",
+        "Read every weight once and refuse a file with NaN or infinite values.",
+    ),
+    row(
+        Object::Engine,
+        "cpu_level",
+        Kind::Choice(CPU_LEVELS),
+        "auto",
+        "Kernels to use: auto is the best the CPU has, lowered by the environment variable INFER_CPU_LEVEL; a level the CPU lacks is an error.",
+    ),
+    row(
+        Object::Engine,
+        "threads",
+        integer(0, 1024),
+        "0",
+        "Worker threads of the engine's own pool, the scheduling thread included; 0 is the number of CPUs this process may use. Ignored when a shared pool is given.",
+    ),
+    row(
+        Object::Engine,
+        "kv_type",
+        Kind::Choice(KV_TYPES),
+        "f16",
+        "Element type of cached keys and values.",
+    ),
+    row(
+        Object::Engine,
+        "context_length",
+        integer(0, 1 << 31),
+        "0",
+        "Tokens of prompt and completion a sequence can hold; 0 is what the model was trained for.",
+    ),
+    row(
+        Object::Engine,
+        "kv_budget",
+        integer(0, u64::MAX),
+        "0",
+        "Bytes of memory for cached keys and values; 0 is enough for max_running sequences, at most half of the memory free when the engine is created.",
+    ),
+    row(
+        Object::Engine,
+        "max_running",
+        integer(1, 4096),
+        "32",
+        "Sequences that are computed at the same time.",
+    ),
+    row(
+        Object::Engine,
+        "max_queued",
+        integer(1, 1 << 20),
+        "1024",
+        "Requests that may wait; one more is refused as busy.",
+    ),
+    row(
+        Object::Engine,
+        "prefill_chunk",
+        integer(1, 1 << 16),
+        "256",
+        "Prompt tokens computed in one step, shared by all sequences that are reading their prompt.",
+    ),
+    row(
+        Object::Engine,
+        "max_prompt_bytes",
+        integer(1, 1 << 32),
+        "16777216",
+        "Longest prompt text in bytes; a longer one is refused before it is tokenized.",
+    ),
+    row(
+        Object::Engine,
+        "exact",
+        Kind::Bool,
+        "false",
+        "Compute with dequantized weights and f32 activations: slow, for comparing results.",
+    ),
+    row(
+        Object::Engine,
+        "manual_step",
+        Kind::Bool,
+        "false",
+        "No scheduling thread: the host calls step until it reports that nothing is left to do.",
+    ),
+    row(
+        Object::Request,
+        "max_tokens",
+        integer(1, MAX_TOKENS_LIMIT),
+        "256",
+        "Tokens to generate at most; the context may end a completion earlier.",
+    ),
+    row(
+        Object::Request,
+        "temperature",
+        float(0.0, 1000.0),
+        "0.7",
+        "Divides the logits; 0 takes the most likely token, the lowest id on ties.",
+    ),
+    row(
+        Object::Request,
+        "top_k",
+        integer(0, u32::MAX as u64),
+        "0",
+        "Keep the k most likely tokens; 0 keeps all.",
+    ),
+    row(
+        Object::Request,
+        "top_p",
+        Kind::Float {
+            min: 0.0,
+            max: 1.0,
+            min_exclusive: true,
+        },
+        "0.9",
+        "Keep the most likely tokens whose probabilities add up to p; 1 keeps all.",
+    ),
+    row(
+        Object::Request,
+        "min_p",
+        float(0.0, 1.0),
+        "0",
+        "Keep tokens at least this probable relative to the most likely one; 0 keeps all.",
+    ),
+    row(
+        Object::Request,
+        "repetition_penalty",
+        Kind::Float {
+            min: 0.0,
+            max: 100.0,
+            min_exclusive: true,
+        },
+        "1",
+        "Divides positive and multiplies negative logits of recent tokens; 1 changes nothing.",
+    ),
+    row(
+        Object::Request,
+        "repetition_window",
+        integer(0, 1 << 20),
+        "64",
+        "How many of the last tokens, prompt included, count as recent.",
+    ),
+    row(
+        Object::Request,
+        "seed",
+        integer(0, u64::MAX),
+        "0",
+        "Key of the random numbers; the same request with the same seed gives the same tokens.",
+    ),
+    row(
+        Object::Request,
+        "deadline_ms",
+        integer(0, 1 << 40),
+        "0",
+        "Milliseconds after submission at which the request ends with what it has; 0 means none.",
+    ),
+    row(
+        Object::Request,
+        "ignore_end_of_generation",
+        Kind::Bool,
+        "false",
+        "Go on when the model produces an end token.",
+    ),
+    row(
+        Object::Request,
+        "add_special",
+        Kind::Bool,
+        "true",
+        "Add the begin and end tokens the model asks for to a prompt given as text.",
+    ),
+    row(
+        Object::Request,
+        "parse_special",
+        Kind::Bool,
+        "true",
+        "Read the texts of special tokens in a prompt as these tokens.",
+    ),
+    row(
+        Object::Request,
+        "render_special",
+        Kind::Bool,
+        "false",
+        "Write the texts of generated special tokens into the output.",
+    ),
+    row(
+        Object::Request,
+        "tag",
+        integer(0, u64::MAX),
+        "0",
+        "A number of the caller's that comes back in every event.",
+    ),
+    row(
+        Object::Threads,
+        "threads",
+        integer(0, 1024),
+        "0",
+        "Threads of the pool, the calling thread included; 0 is the number of CPUs this process may use.",
+    ),
+    row(
+        Object::Threads,
+        "cpus",
+        Kind::Text,
+        "",
+        "CPUs to bind the threads to, as a list like 0-3,8; empty leaves placement to the system.",
+    ),
+    row(
+        Object::Threads,
+        "name",
+        Kind::Text,
+        "infer",
+        "Name of the threads, up to 10 bytes; a number is appended.",
+    ),
+];

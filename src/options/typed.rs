@@ -1,0 +1,165 @@
+//! The options of each object as a struct, filled from the table.
+
+use std::sync::Arc;
+
+use super::{Object, OptionError, OptionSet, OptionValue, find};
+
+macro_rules! option_struct {
+    ($(#[$doc:meta])* $name:ident, $object:expr, { $($field:ident : $ty:ty = $variant:ident as $conv:expr),* $(,)? },
+     { $($(#[$extra_doc:meta])* $extra:ident : $extra_ty:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone)]
+        pub struct $name {
+            $(#[doc = concat!("The option `", stringify!($field), "` of [`TABLE`](super::TABLE).")] pub $field: $ty,)*
+            $($(#[$extra_doc])* pub $extra: $extra_ty,)*
+        }
+        impl Default for $name {
+            fn default() -> Self {
+                let mut this = Self { $($field: Default::default(),)* $($extra: Default::default(),)* };
+                this.set_defaults();
+                this
+            }
+        }
+        impl OptionSet for $name {
+            const OBJECT: Object = $object;
+            fn assign(&mut self, name: &'static str, value: OptionValue) {
+                match (name, value) {
+                    $((stringify!($field), OptionValue::$variant(v)) => self.$field = $conv(v),)*
+                    _ => debug_assert!(false, "the table and the struct disagree on '{name}'"),
+                }
+            }
+            fn check(&self) -> Result<(), OptionError> {
+                $(find($object, stringify!($field))?.parse(&self.$field.to_string())?;)*
+                Ok(())
+            }
+        }
+    };
+}
+
+fn same<T>(v: T) -> T {
+    v
+}
+fn to_usize(v: u64) -> usize {
+    usize::try_from(v).unwrap_or(usize::MAX)
+}
+fn to_f32(v: f64) -> f32 {
+    v as f32
+}
+
+option_struct! {
+    /// Options of loading a model.
+    ModelOptions, Object::Model, {
+        load_mode: &'static str = Choice as same,
+        load_threads: usize = Integer as to_usize,
+        memory_budget: u64 = Integer as same,
+        vocabulary_only: bool = Bool as same,
+        check_tensors: bool = Bool as same,
+    }, {}
+}
+
+/// Receives structured log records of one engine.
+pub type LogCallback = Arc<dyn Fn(&LogRecord<'_>) + Send + Sync>;
+
+/// One log record: a whole line.
+#[derive(Debug)]
+pub struct LogRecord<'a> {
+    /// Severity.
+    pub level: LogLevel,
+    /// The part of the library that speaks: `engine`, `model`.
+    pub target: &'a str,
+    /// A sentence.
+    pub message: &'a str,
+    /// Key/value pairs as one JSON object, `{}` when there are none.
+    pub fields: &'a str,
+}
+
+/// Severity of a log record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the usual words")]
+#[repr(u32)]
+pub enum LogLevel {
+    Error = 1,
+    Warn = 2,
+    Info = 3,
+    Debug = 4,
+}
+
+option_struct! {
+    /// Options of creating an engine.
+    EngineOptions, Object::Engine, {
+        cpu_level: &'static str = Choice as same,
+        threads: usize = Integer as to_usize,
+        kv_type: &'static str = Choice as same,
+        context_length: usize = Integer as to_usize,
+        kv_budget: u64 = Integer as same,
+        max_running: usize = Integer as to_usize,
+        max_queued: usize = Integer as to_usize,
+        prefill_chunk: usize = Integer as to_usize,
+        max_prompt_bytes: usize = Integer as to_usize,
+        exact: bool = Bool as same,
+        manual_step: bool = Bool as same,
+    }, {
+        /// A pool shared with other engines; `None` creates one of `threads` threads.
+        shared_threads: Option<Arc<crate::kernel::ThreadPool>>,
+        /// Where log records go; `None` is silence.
+        log: Option<LogCallback>,
+    }
+}
+
+/// What a request starts from.
+#[derive(Debug, Clone, Default)]
+pub enum Prompt {
+    /// Nothing was set; submitting is an error.
+    #[default]
+    None,
+    /// Text, tokenized at submission on the caller's thread.
+    Text(String),
+    /// Token ids, used as they are.
+    Ids(Vec<u32>),
+    /// A conversation, rendered by the model's chat template and then tokenized: a JSON array of messages
+    /// with `role` and `content`.
+    Messages(serde_json::Value),
+}
+
+option_struct! {
+    /// Options of a request.
+    RequestOptions, Object::Request, {
+        max_tokens: usize = Integer as to_usize,
+        temperature: f32 = Float as to_f32,
+        top_k: usize = Integer as to_usize,
+        top_p: f32 = Float as to_f32,
+        min_p: f32 = Float as to_f32,
+        repetition_penalty: f32 = Float as to_f32,
+        repetition_window: usize = Integer as to_usize,
+        seed: u64 = Integer as same,
+        deadline_ms: u64 = Integer as same,
+        ignore_end_of_generation: bool = Bool as same,
+        add_special: bool = Bool as same,
+        parse_special: bool = Bool as same,
+        render_special: bool = Bool as same,
+        tag: u64 = Integer as same,
+    }, {
+        /// What to continue.
+        prompt: Prompt,
+        /// Texts that end the completion and are not part of it.
+        stop: Vec<String>,
+        /// Token ids that end the completion.
+        stop_ids: Vec<u32>,
+        /// Where events go instead of the request itself.
+        queue: Option<Arc<crate::engine::Queue>>,
+    }
+}
+
+option_struct! {
+    /// Options of creating a thread pool.
+    ThreadsOptions, Object::Threads, {
+        threads: usize = Integer as to_usize,
+        cpus: String = Text as same,
+        name: String = Text as same,
+    }, {
+        /// Runs on each worker thread when it starts, with its number.
+        on_start: Option<Arc<dyn Fn(usize) + Send + Sync>>,
+        /// Runs on each worker thread before it ends, with its number.
+        on_stop: Option<Arc<dyn Fn(usize) + Send + Sync>>,
+    }
+}
