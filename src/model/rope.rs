@@ -37,10 +37,10 @@ impl Rope {
         let base = f64::from(config.base);
         let mut frequencies = crate::memory::with_capacity(pairs, "rotary frequencies")?;
         for i in 0..pairs {
-            let plain =
-                base.powf(-2.0 * i as f64 / config.n_dims as f64) / factors.map_or(1.0, |f| f64::from(f[i]));
-            frequencies.push(scaled(config, plain, i));
+            let factor = factors.map_or(1.0, |f| f64::from(f[i]));
+            frequencies.push(base.powf(-2.0 * i as f64 / config.n_dims as f64) / factor);
         }
+        scale(config, &mut frequencies);
         let magnitude = magnitude(config);
         if frequencies.iter().any(|f: &f64| !f.is_finite()) || !magnitude.is_finite() {
             return Err(Error::InvalidModel(format!(
@@ -63,11 +63,11 @@ impl Rope {
     }
 }
 
-/// The frequency of pair `i` after scaling.
-fn scaled(config: &RopeConfig, plain: f64, i: usize) -> f64 {
+/// Scales the frequencies to longer contexts.
+fn scale(config: &RopeConfig, frequencies: &mut [f64]) {
     match config.scaling {
-        RopeScaling::None => plain,
-        RopeScaling::Linear { factor } => plain / f64::from(factor),
+        RopeScaling::None => {}
+        RopeScaling::Linear { factor } => frequencies.iter_mut().for_each(|f| *f /= f64::from(factor)),
         RopeScaling::Yarn {
             factor,
             original_context,
@@ -84,9 +84,11 @@ fn scaled(config: &RopeConfig, plain: f64, i: usize) -> f64 {
             };
             let low = pair_of(beta_fast).floor().max(0.0);
             let high = pair_of(beta_slow).ceil().min(config.n_dims as f64 - 1.0);
-            let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
-            let kept = (1.0 - ramp) * f64::from(ext_factor);
-            plain / f64::from(factor) * (1.0 - kept) + plain * kept
+            for (i, f) in frequencies.iter_mut().enumerate() {
+                let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
+                let kept = (1.0 - ramp) * f64::from(ext_factor);
+                *f = *f / f64::from(factor) * (1.0 - kept) + *f * kept;
+            }
         }
     }
 }
