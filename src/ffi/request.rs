@@ -120,7 +120,8 @@ pub unsafe extern "C" fn infer_request_next_many(
         let mut slots = reader(&state.slots, "request")?;
         let mut count = 0;
         let mut last = Poll::Timeout;
-        for slot in slots.events(capacity) {
+        // A request has one event waiting at most, and one more can come while it is taken.
+        for slot in slots.events(capacity.min(2)) {
             let wait = if count == 0 { timeout_ms } else { 0 };
             last = state.request.next(timeout(wait), slot)?;
             if last != Poll::Event {

@@ -30,11 +30,6 @@ impl TensorInfo {
     pub fn n_elements(&self) -> u64 {
         self.dims.iter().fold(1, |n, &d| n.saturating_mul(d))
     }
-
-    /// Number of rows: elements divided by `dims[0]`.
-    pub fn n_rows(&self) -> u64 {
-        self.dims.iter().skip(1).fold(1, |n, &d| n.saturating_mul(d))
-    }
 }
 
 /// Reads `count` entries; their offsets are still relative to the data section.

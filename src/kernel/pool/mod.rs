@@ -252,13 +252,6 @@ impl ThreadPool {
         }
     }
 
-    /// Leaves the threads alone and frees nothing: for a child process after `fork`, where they do not exist.
-    ///
-    /// Dropping does the same by itself when it notices that the process is another one.
-    pub fn abandon(self) {
-        std::mem::forget(self);
-    }
-
     /// The scratch memory of `worker`.
     ///
     /// # Safety
