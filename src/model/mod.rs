@@ -20,14 +20,14 @@ pub use step::{Compute, Row, Step, Widths, Workspace};
 pub use times::ComponentTimes;
 
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, LoadMode, LoadOptions, Metadata, TensorData};
+use crate::gguf::{Gguf, LoadMode, LoadOptions, Metadata};
 use crate::kernel::RowType;
 use crate::kv::{Geometry, LayerShape};
 use crate::memory::MemoryError;
 use crate::options::{EngineOptions, ModelOptions};
 use crate::tokenizer::{ChatInput, ChatTemplate, TemplateError, Tokenizer};
 use config::Keys;
-use weights::Loader;
+use weights::{Loader, Tensors};
 
 /// A loaded architecture: its weights and its forward pass.
 pub trait Architecture: Send + Sync + std::fmt::Debug {
@@ -58,8 +58,8 @@ fn read_config(architecture: &str, metadata: &Metadata) -> Result<Config> {
     }
 }
 
-fn load_architecture(config: Config, gguf: &Gguf, data: &TensorData) -> Result<Box<dyn Architecture>> {
-    let loader = Loader::new(gguf, data);
+fn load_architecture(config: Config, gguf: &Gguf, tensors: &Tensors) -> Result<Box<dyn Architecture>> {
+    let loader = Loader::new(gguf, tensors);
     let body = llama::Llama::load(config, &loader)?;
     loader.finish()?;
     Ok(Box::new(body))
@@ -141,7 +141,7 @@ impl Model {
     }
 
     fn from_gguf(
-        gguf: Gguf,
+        mut gguf: Gguf,
         options: &ModelOptions,
         progress: &mut dyn FnMut(f32) -> bool,
     ) -> Result<Arc<Model>> {
@@ -196,7 +196,9 @@ impl Model {
         if options.check_tensors {
             check::all_finite(&gguf, &data)?;
         }
-        let body = load_architecture(config, &gguf, &data)?;
+        gguf.release_data();
+        let tensors = Tensors::pack(&gguf, data, options.load_threads)?;
+        let body = load_architecture(config, &gguf, &tensors)?;
         let metadata = gguf.into_metadata();
         Ok(Arc::new(Model {
             metadata,
