@@ -26,8 +26,9 @@ const SIZES: &str = "
 A model is small below 5 billion weights (those called 1B to 3B), medium below 10 billion (7B, 8B), and large above
 (13B and more). Why the numbers fall with the size: a step takes time in proportion to weights times rows, so a large
 model needs fewer rows for a step that takes a second, and its keys and values take more bytes per token.
-Generated tokens depend on the preset by `kv_type`, and by `context_length` where a completion runs into it; neither
-is chosen by the machine, so the same options give the same tokens on every machine.
+Generated tokens depend on the preset by `kv_type`, and by `context_length` where a completion runs into it. Neither
+is chosen by the machine, so the same options give the same tokens on every machine (one whose cache cannot hold a
+whole context ends completions earlier). `threads` leaves a CPU free only where there are more than two.
 ";
 
 const GUIDE: &str = "
@@ -97,8 +98,9 @@ fn chosen(preset: &Preset, name: &str) -> Option<String> {
 }
 
 fn presets(out: &mut String) {
+    out.push('\n');
     for preset in PRESETS {
-        writeln!(out, "\n- `{}`: {}", preset.name, preset.doc).unwrap();
+        writeln!(out, "- `{}`: {}", preset.name, preset.doc).unwrap();
     }
     let names: Vec<String> = PRESETS.iter().map(|p| format!("`{}`", p.name)).collect();
     writeln!(

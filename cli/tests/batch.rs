@@ -179,21 +179,21 @@ fn conversations_go_through_the_template_of_the_model() {
 
 #[test]
 fn a_killed_run_is_continued_and_a_torn_last_line_is_mended() {
-    let whole = Batch::new(&lines(60, 60));
+    let whole = Batch::new(&lines(24, 40));
     assert_eq!(whole.run(&["--max-running", "2"]).code, Some(0));
-    let batch = Batch::new(&lines(60, 60));
+    let batch = Batch::new(&lines(24, 40));
     let mut child = batch.start(&["--max-running", "2"]);
     batch.wait_for(3);
     child.kill().unwrap();
     child.wait().unwrap();
     // What a kill in the middle of a write leaves.
     let mut torn = batch.text();
-    torn.push_str("{\"line\":60,\"id\":\"p59\",\"te");
+    torn.push_str("{\"line\":24,\"id\":\"p23\",\"te");
     std::fs::write(&batch.output, &torn).unwrap();
     let before = torn.lines().count() - 1;
     let object = object(&batch.run(&["--max-running", "2", "--json"]), 0);
     assert_eq!(object["lines_before"], json!(before));
-    assert_eq!(object["lines"], 60);
+    assert_eq!(object["lines"], 24);
     assert_eq!(batch.results(), whole.results());
     assert!(batch.text().starts_with(torn.lines().next().unwrap()));
 }

@@ -6,7 +6,7 @@
 //!
 //! Two rules keep presets harmless. Generated tokens depend on the preset only by `kv_type` and, where a completion
 //! runs into it, by `context_length`; neither is chosen by the machine, so the same options give the same tokens
-//! everywhere. And what depends on the machine (threads, bytes of cache) is a share of what is free, never a fixed
+//! everywhere, as long as the cache's memory holds one whole context. And what depends on the machine (threads, bytes of cache) is a share of what is free, never a fixed
 //! number.
 
 use super::EngineOptions;
