@@ -25,7 +25,8 @@ impl Batch {
             output: folder.path().join("out.jsonl"),
             _folder: folder,
         };
-        std::fs::write(&this.input, lines.join("\n") + "\n").unwrap();
+        // The mark is what some editors begin a file with.
+        std::fs::write(&this.input, format!("\u{feff}{}\n", lines.join("\n"))).unwrap();
         this
     }
 

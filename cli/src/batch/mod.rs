@@ -33,8 +33,8 @@ use results::Results;
 /// the order of completion: {"line": N, "id": ..., "text": ..., "finish_reason": ..., "prompt_tokens": N,
 /// "generated_tokens": N} or {"line": N, "id": ..., "error": "..."}, where line counts the input's from 1.
 ///
-/// An output that exists is continued: lines that have a result, be it an error, are not computed again, and a last
-/// line that was cut off is. Ctrl-C ends at once and keeps what is complete. The exit code is 1 when a line failed.
+/// An output that exists is continued: lines that have a result, be it an error, are not computed again (delete the
+/// result to have them), and a last line that was cut off is. Ctrl-C ends at once and keeps what is complete. The exit code is 1 when a line failed.
 #[derive(clap::Args)]
 #[command(after_help = demo::HELP)]
 pub struct Args {
@@ -163,7 +163,7 @@ pub fn run(args: &Args, json: bool) -> Outcome {
         0 => Ok(OK),
         _ if json => Ok(FAILED),
         n => Err(Failure::Failed(format!(
-            "{n} of {} lines failed; their results in {} say why",
+            "{n} of {} lines failed; their results in {} say why, and are computed again once they are deleted",
             counts.lines,
             args.output.display()
         ))),
@@ -217,6 +217,7 @@ impl Batch<'_> {
             for event in &mut events[..n] {
                 self.take(event)?;
             }
+            self.progress.set(self.computed);
         }
         Ok(())
     }
@@ -267,7 +268,7 @@ impl Batch<'_> {
             Some(why) => self.failed(line, id, &why.to_string()),
             None => {
                 self.results.write(line, id, false, completion(text, &finish))?;
-                self.count();
+                self.computed += 1;
                 Ok(())
             }
         }
@@ -280,13 +281,8 @@ impl Batch<'_> {
             log::record(LogLevel::Warn, "batch", &message, json!({ "line": line }));
         });
         self.results.write(line, id, true, vec![("error", json!(why))])?;
-        self.count();
-        Ok(())
-    }
-
-    fn count(&mut self) {
         self.computed += 1;
-        self.progress.set(self.computed);
+        Ok(())
     }
 }
 
@@ -364,6 +360,10 @@ impl Input {
             return Ok(None);
         }
         self.line += 1;
+        // Some editors begin a file with a byte order mark.
+        if self.line == 1 && bytes.starts_with(b"\xef\xbb\xbf") {
+            bytes.drain(..3);
+        }
         if bytes.ends_with(b"\n") || bytes.len() as u64 <= self.limit {
             return Ok(Some((self.line, Ok(bytes))));
         }

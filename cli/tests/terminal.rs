@@ -1,4 +1,4 @@
-//! `infer chat` on a terminal. Waits are for what the command writes; the limit only ends a test that hangs.
+//! `infer chat` and `infer batch` on a terminal. Waits are for what the command writes; the limit only ends a test that hangs.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
@@ -95,6 +95,33 @@ fn lines_are_edited_and_called_back_and_ctrl_d_leaves() {
     session.exp_string("> ").unwrap();
     session.send_control('d').unwrap();
     leaves(session);
+}
+
+#[test]
+fn a_batch_draws_its_progress_on_a_terminal_and_ctrl_c_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (input, output) = (path("in.jsonl"), path("out.jsonl"));
+    let line = r#"{"prompt": "Prince", "max_tokens": 900000, "ignore_end_of_generation": true}"#;
+    std::fs::write(&input, format!("{line}\n").repeat(9)).unwrap();
+    let args = [
+        "batch",
+        "--model",
+        DEMO,
+        "--input",
+        &input,
+        "--output",
+        &output,
+        "--context-length",
+        "1000000",
+    ];
+    let mut session = terminal(&args);
+    session.exp_string("computing [").unwrap();
+    session.exp_string("0/9").unwrap();
+    session.send_control('c').unwrap();
+    session.exp_eof().unwrap();
+    let status = session.process().wait().unwrap();
+    assert!(matches!(status, WaitStatus::Exited(_, 130)), "{status:?}");
 }
 
 #[test]
