@@ -24,6 +24,7 @@ use crate::gguf::{Gguf, LoadMode, LoadOptions, Metadata};
 use crate::kernel::RowType;
 use crate::kv::{Geometry, LayerShape};
 use crate::memory::MemoryError;
+use crate::options::preset::Subject;
 use crate::options::{EngineOptions, ModelOptions};
 use crate::tokenizer::{ChatInput, ChatTemplate, TemplateError, Tokenizer};
 use config::Keys;
@@ -217,10 +218,15 @@ impl Model {
     pub fn estimate(path: &Path, _model: &ModelOptions, engine: &EngineOptions) -> Result<MemoryEstimate> {
         let gguf = Gguf::open(path)?;
         let config = read_config(architecture_of(gguf.metadata())?, gguf.metadata())?;
-        let context = match engine.context_length {
-            0 => config.context_length,
-            n => n,
-        };
+        let engine = engine.resolve(&Subject {
+            n_parameters: gguf
+                .tensors()
+                .iter()
+                .fold(0, |n: u64, t| n.saturating_add(t.n_elements())),
+            context_length: config.context_length,
+            cpus: crate::kernel::pool::available_cpus(),
+        });
+        let context = engine.context_length;
         let kv_type = RowType::from_name(engine.kv_type).unwrap_or(RowType::F16);
         let geometry = Geometry::new(kv_type, llama::layer_shapes(&config))?;
         let sequence =
@@ -238,6 +244,15 @@ impl Model {
             kv_cache,
             workspace,
             total,
+        })
+    }
+
+    /// The options with what their preset chooses for this model on this machine.
+    pub fn resolve(&self, engine: &EngineOptions) -> EngineOptions {
+        engine.resolve(&Subject {
+            n_parameters: self.info.n_parameters,
+            context_length: self.info.context_length,
+            cpus: crate::kernel::pool::available_cpus(),
         })
     }
 
