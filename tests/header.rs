@@ -3,41 +3,37 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
 
 mod c;
+#[path = "common/header.rs"]
+mod header;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use header::{Header, Kind};
+
 fn committed() -> String {
     std::fs::read_to_string(c::root().join("include/infer.h")).unwrap()
-}
-
-fn without_comments(header: &str) -> String {
-    let mut out = String::new();
-    let mut rest = header;
-    while let Some((before, after)) = rest.split_once("/*") {
-        out.push_str(before);
-        rest = after.split_once("*/").unwrap().1;
-    }
-    out + rest
-}
-
-/// Words of a text that look like names.
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
 }
 
 /// Names that are followed by an opening parenthesis.
 fn called(text: &str) -> BTreeSet<String> {
     text.match_indices('(')
-        .filter_map(|(at, _)| words(&text[..at]).last())
+        .filter_map(|(at, _)| {
+            text[..at]
+                .rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+                .next()
+        })
         .filter(|name| name.starts_with("infer_"))
         .map(str::to_string)
         .collect()
 }
 
 fn functions() -> BTreeSet<String> {
-    called(&without_comments(&committed()))
+    Header::committed()
+        .functions()
+        .map(|(item, _)| item.name.clone())
+        .collect()
 }
 
 #[test]
@@ -59,50 +55,95 @@ fn the_committed_header_is_the_generated_one() {
     );
 }
 
-#[test]
-fn the_header_compiles_alone_in_every_dialect() {
-    let source = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("alone-{}.c", std::process::id()));
-    // Every initializer macro is used, so that one that misses a field is a warning and so an error.
-    let mut text = String::from("#include \"infer.h\"\nint main(void) {\n");
-    let header = committed();
-    let mut inits = 0;
-    for name in words(&header)
-        .filter(|w| w.ends_with("_INIT"))
-        .collect::<BTreeSet<_>>()
-    {
-        if header.contains(&format!("#define {name} ")) {
-            let of = name.trim_end_matches("_INIT").to_lowercase();
-            text.push_str(&format!("  {of} x{inits} = {name}; (void)x{inits};\n"));
-            inits += 1;
-        }
+/// Compilers, a language and the dialects of it that the header has to be valid in.
+const DIALECTS: [([&str; 2], &str, &[&str]); 2] = [
+    (["gcc", "clang"], "c", &["c99", "c11", "c17", "c2x"]),
+    (["g++", "clang++"], "c++", &["c++17", "c++20"]),
+];
+
+/// Compiles a program that includes the header twice and uses every initializer macro, in every dialect. What the
+/// compilers said against it comes with the dialect.
+fn complaints(header: &str) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("infer.h"), header).unwrap();
+    // An initializer that misses a field is a warning and so an error.
+    let mut program = String::from("#include \"infer.h\"\n#include \"infer.h\"\nint main(void) {\n");
+    let mut initializers = 0;
+    for (i, (name, of)) in Header::parse(header).initializers().enumerate() {
+        program.push_str(&format!("  {of} x{i} = {name}; (void)x{i};\n"));
+        initializers += 1;
     }
-    assert!(inits >= 6, "{text}");
-    text.push_str("  return INFER_OK;\n}\n");
-    std::fs::write(&source, text).unwrap();
-    let dialects = |compilers: [&'static str; 2], language, standards: &[&'static str]| {
+    assert!(initializers >= 6, "{program}");
+    program.push_str("  return INFER_OK;\n}\n");
+    let source = folder.path().join("alone.c");
+    std::fs::write(&source, program).unwrap();
+    let mut complaints = Vec::new();
+    for (compilers, language, standards) in DIALECTS {
         for compiler in compilers {
             if !c::compiler(compiler, "the header compiles alone") {
                 continue;
             }
             for standard in standards {
                 let output = Command::new(compiler)
-                    .args(["-x", language, &format!("-std={standard}"), "-fsyntax-only", "-I"])
-                    .arg(c::root().join("include"))
+                    .args(["-x", language, &format!("-std={standard}"), "-fsyntax-only"])
                     .args(c::STRICT)
+                    .args(["-Wconversion", "-I"])
+                    .arg(folder.path())
                     .arg(&source)
                     .output()
                     .unwrap();
-                assert!(
-                    output.status.success(),
-                    "{compiler} {standard}:\n{}",
-                    String::from_utf8_lossy(&output.stderr)
-                );
+                if !output.status.success() {
+                    let said = String::from_utf8_lossy(&output.stderr);
+                    complaints.push(format!("{compiler} {standard}: {said}"));
+                }
             }
         }
-    };
-    dialects(["gcc", "clang"], "c", &["c99", "c11", "c17", "c2x"]);
-    dialects(["g++", "clang++"], "c++", &["c++17", "c++20"]);
-    let _ = std::fs::remove_file(source);
+    }
+    complaints
+}
+
+#[test]
+fn the_header_compiles_alone_and_twice_in_every_dialect() {
+    let complaints = complaints(&committed());
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+#[test]
+fn a_defect_of_the_header_is_seen_in_every_dialect_that_it_breaks() {
+    if !["gcc", "g++", "clang", "clang++"]
+        .iter()
+        .all(|compiler| c::compiler(compiler, "planted defects of the header"))
+    {
+        return;
+    }
+    let header = committed();
+    // What is replaced, by what, and in how many of the twelve ways to compile it is wrong.
+    for (from, to, expected) in [
+        ("#define INFER_H\n", "", 12),
+        ("#include <stdint.h>\n", "", 12),
+        (
+            "INFER_MEMORY_ESTIMATE_INIT { sizeof(infer_memory_estimate), 0, ",
+            "INFER_MEMORY_ESTIMATE_INIT { sizeof(infer_memory_estimate), ",
+            12,
+        ),
+        (
+            "INFER_OPTION_INFO_INIT { sizeof(infer_option_info), 0, NULL",
+            "INFER_OPTION_INFO_INIT { sizeof(infer_option_info), 0.5, NULL",
+            12,
+        ),
+        // What only C has, and what only C++ has.
+        ("uint32_t n_vocab;", "uint32_t class;", 4),
+        (
+            "typedef int32_t infer_status;",
+            "typedef int32_t &infer_status;",
+            8,
+        ),
+    ] {
+        let planted = header.replacen(from, to, 1);
+        assert_ne!(planted, header, "{from}");
+        let complaints = complaints(&planted);
+        assert_eq!(complaints.len(), expected, "{from}: {complaints:#?}");
+    }
 }
 
 #[test]
@@ -137,13 +178,21 @@ fn comments_speak_of_functions_that_exist() {
 
 #[test]
 fn the_header_has_no_inline_functions_and_no_lower_case_macros() {
-    let header = committed();
-    assert!(!without_comments(&header).contains("inline"));
-    for line in header.lines().filter_map(|l| l.strip_prefix("#define ")) {
-        let name = words(line).next().unwrap();
-        assert_eq!(name, name.to_uppercase());
-        assert!(name.starts_with("INFER_"), "{name}");
+    let header = Header::committed();
+    assert!(header.items.iter().all(|item| !item.code.contains("inline")));
+    let mut macros = 0;
+    for item in &header.items {
+        if let Kind::Macro(_) = item.kind {
+            assert_eq!(item.name, item.name.to_uppercase());
+            assert!(item.name.starts_with("INFER_"), "{}", item.name);
+            macros += 1;
+        }
     }
+    assert_eq!(
+        macros,
+        committed().matches("\n#define ").count() - 1,
+        "the guard is one more"
+    );
 }
 
 #[test]
