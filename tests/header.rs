@@ -134,8 +134,8 @@ fn a_defect_of_the_header_is_seen_in_every_dialect_that_it_breaks() {
         // What only C has, and what only C++ has.
         ("uint32_t n_vocab;", "uint32_t class;", 4),
         (
-            "typedef int32_t infer_status;",
-            "typedef int32_t &infer_status;",
+            "typedef uint32_t infer_channel;",
+            "typedef uint32_t &infer_channel;",
             8,
         ),
     ] {
