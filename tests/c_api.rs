@@ -1,7 +1,9 @@
 //! C programs that use the whole interface: each runs on the demo model, checks what it finds and prints nothing.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "test code")]
 
 mod c;
+mod common;
 
 #[test]
 fn null_and_garbage_arguments_are_errors() {
@@ -11,6 +13,12 @@ fn null_and_garbage_arguments_are_errors() {
 #[test]
 fn models_tell_what_they_are_and_respect_the_callers_buffers() {
     c::passes_silently("model");
+}
+
+#[test]
+fn prompts_are_the_same_in_every_form() {
+    let folder = tempfile::tempdir().unwrap();
+    c::passes_silently_with("prompts", &common::chat::demo_model(folder.path()));
 }
 
 #[test]
