@@ -117,27 +117,21 @@ pub fn run(program: &Path, args: &[&str], input: &str) -> Output {
 /// Builds a C program of `tests/c` and runs it on the demo model. It has to succeed and to print nothing at all:
 /// neither it nor the library has anything to say.
 pub fn passes_silently(name: &str) {
-    passes("gcc", &format!("{name}.c"), "c99", &[]);
-}
-
-/// The same with a second model.
-pub fn passes_silently_with(name: &str, second: &Path) {
-    passes("gcc", &format!("{name}.c"), "c99", &[second.to_str().unwrap()]);
+    passes("gcc", &format!("{name}.c"), "c99");
 }
 
 /// The same for a C++ program.
 pub fn passes_silently_in_cpp(name: &str) {
-    passes("g++", &format!("{name}.cpp"), "c++17", &[]);
+    passes("g++", &format!("{name}.cpp"), "c++17");
 }
 
-fn passes(compiler: &str, file: &str, standard: &str, more: &[&str]) {
+fn passes(compiler: &str, file: &str, standard: &str) {
     if !self::compiler(compiler, file) {
         return;
     }
     let source = root().join("tests/c").join(file);
     let program = build(compiler, &source, Linking::Shared, standard);
-    let arguments = [&["models/tolstoy-3m-Q8_0.gguf"], more].concat();
-    let output = run(&program, &arguments, "");
+    let output = run(&program, &["models/tolstoy-3m-Q8_0.gguf"], "");
     let (out, err) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
