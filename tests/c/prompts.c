@@ -96,6 +96,9 @@ int main(int argc, char **argv) {
   CHECK(strcmp(infer_version(), INFER_VERSION) == 0);
   CHECK(strchr("san", infer_cpu_level_name()[0]) != NULL);
   CHECK(strcmp(infer_status_name(INFER_END), "INFER_END") == 0);
+  CHECK(infer_abi_check(INFER_ABI_VERSION + 1, &error) == INFER_ERR_ABI && infer_error_status(error) == INFER_ERR_ABI);
+  CHECK(strlen(infer_error_message(error)) > 10);
+  infer_error_free(error);
 
   open_model(argv[1], &model, &engine);
   ids_are_the_text(model, engine);

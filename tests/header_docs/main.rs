@@ -3,7 +3,12 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+#[path = "../c/mod.rs"]
+mod c;
+mod calls;
 mod comments;
+#[path = "../common/mod.rs"]
+mod common;
 mod coverage;
 #[path = "../common/header.rs"]
 mod header;
