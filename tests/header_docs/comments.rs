@@ -95,7 +95,7 @@ fn all_are_described(members: &[Member], require: &mut impl FnMut(bool, &str)) {
 
 #[test]
 fn every_item_is_documented() {
-    let header = Header::committed();
+    let header = Header::generated();
     assert!(header.items.len() > 100, "the header was not read as a whole");
     let lacks: Vec<String> = header.items.iter().flat_map(lacks).collect();
     assert!(lacks.is_empty(), "comments lack:\n{}", lacks.join("\n"));

@@ -242,7 +242,7 @@ fn missing(header: &Header, columns: &[Column]) -> Vec<String> {
 
 #[test]
 fn every_function_is_documented_tested_and_reached_from_every_language() {
-    let header = Header::committed();
+    let header = Header::generated();
     assert!(header.functions().count() > 70);
     let Some(columns) = columns(&header) else {
         return;
