@@ -1,5 +1,6 @@
 //! `docs/c-api.md`: the header as a page, made from its declarations and comments.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::header::{Header, Item, Kind, Member};
@@ -12,7 +13,7 @@ const TYPES: &[(&str, IsOne)] = &[
     ("Objects", |kind| matches!(kind, Kind::Handle)),
     ("Structs", |kind| matches!(kind, Kind::Struct(_))),
     ("Callbacks", |kind| matches!(kind, Kind::Callback(_))),
-    ("Constants", |kind| matches!(kind, Kind::Enum(_) | Kind::Macro(_))),
+    ("Constants", |kind| matches!(kind, Kind::Enum(_))),
 ];
 
 fn page(header: &Header) -> String {
@@ -36,14 +37,21 @@ fn page(header: &Header) -> String {
     page.push_str("\n## Contents\n\n");
     for (heading, items) in &sections {
         let _ = writeln!(page, "- [{heading}](#{})", anchor(heading));
-        for item in items.iter().filter(|item| !is_initializer(item)) {
+        for item in items {
             let _ = writeln!(page, "  - [`{0}`](#{0})", item.name);
         }
     }
+    page.push_str("- [Macros](#macros)\n");
     for (heading, items) in &sections {
         let _ = writeln!(page, "\n## {heading}");
-        for item in items.iter().filter(|item| !is_initializer(item)) {
+        for item in items {
             entry(item, header, &mut page);
+        }
+    }
+    page.push_str("\n## Macros\n\n| Macro | Value | Meaning |\n|---|---|---|\n");
+    for item in header.items.iter().filter(|item| !is_initializer(item)) {
+        if let Kind::Macro(value) = &item.kind {
+            row(&item.name, value, &item.comment, &mut page);
         }
     }
     page
@@ -86,11 +94,7 @@ fn entry(item: &Item, header: &Header, page: &mut String) {
             let _ = writeln!(page, "```c\n{}\n```\n", item.code);
             prose(&item.comment, page);
         }
-        Kind::Handle => prose(&item.comment, page),
-        Kind::Macro(value) => {
-            prose(&item.comment, page);
-            let _ = writeln!(page, "\nIts value is `{value}`.");
-        }
+        Kind::Handle | Kind::Macro(_) => prose(&item.comment, page),
         Kind::Struct(fields) => {
             prose(&item.comment, page);
             let initializer = header.initializers().find(|(_, of)| *of == item.name);
@@ -129,39 +133,98 @@ fn prose(comment: &str, page: &mut String) {
 fn table(heads: [&str; 2], members: &[Member], page: &mut String) {
     let _ = writeln!(page, "\n| {} | {} | Meaning |\n|---|---|---|", heads[0], heads[1]);
     for member in members {
-        let comment = escape(&member.comment.replace('\n', " ")).replace('|', "\\|");
-        let _ = writeln!(page, "| `{}` | `{}` | {comment} |", member.name, member.of);
+        row(&member.name, &member.of, &member.comment, page);
     }
 }
 
-/// Names become code and those of functions links, so that their stars and underscores mean nothing else.
+fn row(name: &str, of: &str, comment: &str, page: &mut String) {
+    let comment = escape(&comment.replace('\n', " ")).replace('|', "\\|");
+    let _ = writeln!(page, "| `{name}` | `{of}` | {comment} |");
+}
+
+/// Names and calls become code, and names of functions links, so that their stars and underscores mean nothing else.
 fn escape(text: &str) -> String {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let mut out = String::new();
-    for (i, word) in text.split(' ').enumerate() {
-        if i > 0 {
-            out.push(' ');
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let stars = rest.len() - rest.trim_start_matches('*').len();
+        let name = name_at(&rest[stars..]);
+        if name.is_empty() {
+            let width = stars.max(first.len_utf8());
+            out.push_str(&rest[..width]);
+            rest = &rest[width..];
+            continue;
         }
-        let code = word
-            .trim_start_matches(['(', '"'])
-            .trim_end_matches(['.', ',', ';', ':', '"']);
-        let code = if code.contains('(') {
-            code
-        } else {
-            code.trim_end_matches(')')
+        let before = &rest[..stars];
+        rest = &rest[stars..];
+        let call = &rest[..name.len() + bracketed(&rest[name.len()..])];
+        let is_code = call.contains('_') || call != name || !before.is_empty();
+        let _ = match call.strip_suffix("()").filter(|name| name.starts_with("infer_")) {
+            Some(name) if name.chars().all(is_name) => write!(out, "[`{call}`](#{name})"),
+            _ if is_code => write!(out, "`{before}{call}`"),
+            _ => write!(out, "{name}"),
         };
-        let is_code = code.contains(['_', '*', '<', '[']) && !code.contains('"');
-        match word.split_once(code) {
-            Some((before, after)) if code.starts_with("infer_") && code.ends_with("()") => {
-                let name = &code[..code.len() - 2];
-                let _ = write!(out, "{before}[`{code}`](#{name}){after}");
-            }
-            Some((before, after)) if is_code => {
-                let _ = write!(out, "{before}`{code}`{after}");
-            }
-            _ => out.push_str(word),
-        }
+        rest = &rest[call.len()..];
     }
     out
+}
+
+/// The name that a text begins with, which may have three points for what differs.
+fn name_at(text: &str) -> &str {
+    let bytes = text.as_bytes();
+    let is_name = |i: usize| {
+        let next = bytes.get(i + 1);
+        match bytes.get(i) {
+            Some(b'.') => i > 0 && matches!(next, Some(b'.' | b'_')),
+            Some(c) => c.is_ascii_alphanumeric() || *c == b'_',
+            None => false,
+        }
+    };
+    let end = (0..).find(|i| !is_name(*i)).unwrap();
+    &text[..end]
+}
+
+/// The length of the arguments or the index that a text begins with.
+fn bracketed(text: &str) -> usize {
+    if !text.starts_with(['(', '[']) {
+        return 0;
+    }
+    let mut depth = 0;
+    for (i, c) in text.char_indices() {
+        depth += i32::from(matches!(c, '(' | '[')) - i32::from(matches!(c, ')' | ']'));
+        if depth == 0 {
+            return i + 1;
+        }
+    }
+    0
+}
+
+#[test]
+fn names_become_code_and_functions_links() {
+    for (text, expected) in [
+        (
+            "Plain words, 12 of them (some here).",
+            "Plain words, 12 of them (some here).",
+        ),
+        (
+            "See infer_a_b(), or infer_a_b.",
+            "See [`infer_a_b()`](#infer_a_b), or `infer_a_b`.",
+        ),
+        (
+            "infer_x_check(INFER_Y, &error) first",
+            "`infer_x_check(INFER_Y, &error)` first",
+        ),
+        (
+            "infer_..._free. infer_..._set() too",
+            "`infer_..._free`. `infer_..._set()` too",
+        ),
+        ("Writes *n = 0, **error", "Writes `*n` = 0, `**error`"),
+        ("out[i] = exp(x[i] - max) * 2", "`out[i]` = `exp(x[i] - max)` * 2"),
+        ("übrig _", "übrig `_`"),
+    ] {
+        assert_eq!(escape(text), expected);
+    }
 }
 
 #[test]
@@ -174,25 +237,27 @@ fn the_reference_names_everything_and_its_links_lead_somewhere() {
     let header = Header::generated();
     let page = page(&header);
     for item in header.items.iter().filter(|item| !is_initializer(item)) {
-        assert!(page.contains(&format!("\n### {}\n", item.name)), "{}", item.name);
+        let entry = match item.kind {
+            Kind::Macro(_) => format!("\n| `{}` |", item.name),
+            _ => format!("\n### {}\n", item.name),
+        };
+        assert!(page.contains(&entry), "{}", item.name);
     }
     let anchors: Vec<String> = page
         .lines()
         .filter_map(|line| line.strip_prefix("## ").or(line.strip_prefix("### ")))
         .map(anchor)
         .collect();
+    let different: BTreeSet<&String> = anchors.iter().collect();
+    assert_eq!(
+        different.len(),
+        anchors.len(),
+        "two headings have the same anchor"
+    );
     let mut links = 0;
-    for link in page
-        .lines()
-        .filter_map(|line| line.trim_start().strip_prefix("- ["))
-    {
-        let target = link
-            .split_once("](#")
-            .unwrap()
-            .1
-            .trim_end_matches(')')
-            .to_lowercase();
-        assert!(anchors.contains(&target), "{target}");
+    for link in page.split("](#").skip(1) {
+        let target = link.split(')').next().unwrap();
+        assert!(anchors.iter().any(|anchor| anchor == target), "{target}");
         links += 1;
     }
     assert!(links > 100, "{links}");
