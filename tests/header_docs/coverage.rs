@@ -193,8 +193,8 @@ fn table(header: &Header, columns: &[Column]) -> String {
          what it gives.\n\
          - **NULL**: `tests/c/null_args.c` calls it with NULL and garbage.\n\
          - **C**, **C++**: a program of `tests/c` or, by `infer.hpp`, of `tests/cpp` called it when it ran.\n\
-         - **Go**, **Python**: the sources of `bindings/go` or `bindings/python`, which have tests of their own, call \
-         it.\n\nA number stands for what a language has instead.\n\n| function |",
+         - **Go**, **Python**: `bindings/go` or `bindings/python` calls it; `.ci/go` and `.ci/python` find that their \
+         tests do.\n\nA number stands for what a language has instead.\n\n| function |",
     );
     for (name, _) in columns {
         let _ = write!(page, " {name} |");
