@@ -2,10 +2,10 @@
 
 #![allow(unsafe_code, reason = "calls the unsafe vector trait")]
 
-use super::float::{Bf16, F16, F32, Floats, dequantize_chunk};
+use super::float::{Bf16, F16, F32, Floats};
 use super::unpack::{self, Format};
-use crate::kernel::chunk::{CHUNK, WeightChunk};
-use crate::kernel::simd::{Simd, store_part};
+use crate::kernel::chunk::{CHUNK, GROUP, WeightChunk};
+use crate::kernel::simd::{MIN, Simd, WIDE, store_part};
 use crate::quant::TensorType;
 
 /// out ← the values of `src`, which has `ty.row_bytes(out.len())` bytes; `ty` is supported.
@@ -59,13 +59,45 @@ unsafe fn blocks<S: Simd, F: Format>(src: &[u8], out: &mut [f32]) {
     let mut w = WeightChunk::ZERO;
     let mut values = [0.0f32; CHUNK];
     for (src, out) in src.chunks(F::BYTES * F::BLOCKS).zip(out.chunks_mut(CHUNK)) {
-        // SAFETY: the caller has the features.
-        unsafe { unpack::chunk::<S, F>(src, &mut w) };
-        if let Ok(out) = out.try_into() {
-            dequantize_chunk::<S, F>(&w, out);
-        } else {
-            dequantize_chunk::<S, F>(&w, &mut values);
-            out.copy_from_slice(&values[..out.len()]);
+        // SAFETY: the caller has the features; a chunk has room for CHUNK values.
+        unsafe {
+            unpack::chunk::<S, F>(src, &mut w);
+            if out.len() == CHUNK {
+                expand::<S, F>(&mut w, out.as_mut_ptr());
+            } else {
+                expand::<S, F>(&mut w, values.as_mut_ptr());
+                out.copy_from_slice(&values[..out.len()]);
+            }
+        }
+    }
+}
+
+/// Writes the values of a chunk, by the operations of the scalar dequantization. Vectors are spelled out: of a plain
+/// loop the compiler makes gathers with AVX-512.
+///
+/// # Safety
+/// `out` has room for [`CHUNK`] values; the CPU has the features of `S`.
+#[inline(always)]
+unsafe fn expand<S: Simd, F: Format>(w: &mut WeightChunk, out: *mut f32) {
+    // Vectors are loaded from signed bytes: whole bytes become signed by taking their zero point off.
+    let mut zero_point = F::ZERO_POINT;
+    if F::KIND == WIDE {
+        for q in &mut w.q {
+            *q ^= 0x80;
+        }
+        zero_point -= 128.0;
+    }
+    for g in 0..CHUNK / GROUP {
+        // SAFETY: groups are whole vectors, as LANES divides GROUP.
+        unsafe {
+            let (s, m) = (S::splat(w.s[S::SLOT[g]]), S::splat(w.m[S::SLOT[g]]));
+            let mut i = g * GROUP;
+            while i < (g + 1) * GROUP {
+                let q = S::sub(S::load_i8(w.q.as_ptr().add(i)), S::splat(zero_point));
+                let v = S::mul(s, q);
+                S::store(out.add(i), if F::KIND == MIN { S::add(v, m) } else { v });
+                i += S::LANES;
+            }
         }
     }
 }
