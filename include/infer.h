@@ -243,13 +243,13 @@ typedef struct infer_error infer_error;
    * Results depend on the inputs and the level only. Levels differ in the last bits, because they add in another order
    * and only some round once for a product and a sum.
    * Arrays need the alignment of their type and no more: an address that is not a multiple of 4 for float and int32_t
-   * is INFER_ERR_INVALID_ARGUMENT; bytes may lie anywhere. No padding is read or written.
+   * is INFER_ERR_INVALID_ARGUMENT; bytes may lie anywhere. Multiples of 64 are fastest. No padding is read or written.
    * Lengths are in elements. 0 is allowed, and the array may then be NULL. A length or a product of lengths that no
    * memory can hold is INFER_ERR_INVALID_ARGUMENT.
    * An output may be the very array of an input where the function says so. Any other overlap of an output with an
    * input is INFER_ERR_INVALID_ARGUMENT.
-   * NaN and infinities are values like any other and pass through as IEEE 754 says; subnormal numbers are kept, whatever
-   * the floating-point environment of the caller.
+   * NaN and infinities are values like any other and pass through as IEEE 754 says. The floating-point environment is
+   * that of the calling thread: a program that flushes subnormal numbers to zero gets them flushed here as well.
    * Errors are those named here, besides INFER_ERR_INVALID_HANDLE and those of every call; outputs are then untouched.
  */
 typedef struct infer_kernels infer_kernels;

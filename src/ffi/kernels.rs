@@ -9,7 +9,7 @@ use super::memory;
 use super::status::infer_status;
 use super::string;
 use crate::error::Error;
-use crate::kernel::{CpuLevel, Kernels, RowType, fp_env};
+use crate::kernel::{CpuLevel, Kernels, RowType};
 use crate::quant::TensorType;
 
 /// Vector and matrix operations of one CPU level, on arrays of yours: to compare levels, and for programs that compute
@@ -20,13 +20,13 @@ use crate::quant::TensorType;
 ///   Results depend on the inputs and the level only. Levels differ in the last bits, because they add in another order
 ///   and only some round once for a product and a sum.
 ///   Arrays need the alignment of their type and no more: an address that is not a multiple of 4 for float and int32_t
-///   is INFER_ERR_INVALID_ARGUMENT; bytes may lie anywhere. No padding is read or written.
+///   is INFER_ERR_INVALID_ARGUMENT; bytes may lie anywhere. Multiples of 64 are fastest. No padding is read or written.
 ///   Lengths are in elements. 0 is allowed, and the array may then be NULL. A length or a product of lengths that no
 ///   memory can hold is INFER_ERR_INVALID_ARGUMENT.
 ///   An output may be the very array of an input where the function says so. Any other overlap of an output with an
 ///   input is INFER_ERR_INVALID_ARGUMENT.
-///   NaN and infinities are values like any other and pass through as IEEE 754 says; subnormal numbers are kept, whatever
-///   the floating-point environment of the caller.
+///   NaN and infinities are values like any other and pass through as IEEE 754 says. The floating-point environment is
+///   that of the calling thread: a program that flushes subnormal numbers to zero gets them flushed here as well.
 ///   Errors are those named here, besides INFER_ERR_INVALID_HANDLE and those of every call; outputs are then untouched.
 pub struct infer_kernels {
     _private: [u8; 0],
@@ -77,7 +77,10 @@ fn of_level(word: &str) -> Result<&'static Kernels, Failure> {
     })
 }
 
-/// Runs a computation under the default floating-point environment.
+/// Runs a computation.
+///
+/// The floating-point environment stays that of the caller: looking at it waits for the arithmetic of the call before,
+/// which takes as long as a short dot product.
 ///
 /// # Safety
 /// The conventions of the header hold for both pointers.
@@ -90,7 +93,7 @@ unsafe fn compute(
     let body = || {
         // SAFETY: the promise of the caller.
         let kernels = unsafe { handle::get(kernels)? }.kernels;
-        fp_env::ensure_default(|| body(kernels))?;
+        body(kernels)?;
         Ok(infer_status::INFER_OK)
     };
     // SAFETY: the promise of the caller.
@@ -106,6 +109,7 @@ struct Area {
 }
 
 /// Checks the pointer to an array and its length.
+#[inline]
 fn area<T>(pointer: *const T, n: usize, what: &'static str) -> Result<Area, Failure> {
     let bytes = match n.checked_mul(size_of::<T>()) {
         Some(bytes) if bytes <= isize::MAX as usize => bytes,
@@ -284,7 +288,16 @@ pub unsafe extern "C" fn infer_kernels_dot(
     error: *mut *mut infer_error,
 ) -> infer_status {
     // SAFETY: the conventions of the header.
-    unsafe { reduce("infer_kernels_dot", kernels, (a, b, n), out, error, Kernels::dot_f32) }
+    unsafe {
+        reduce(
+            "infer_kernels_dot",
+            kernels,
+            (a, b, n),
+            out,
+            error,
+            Kernels::dot_f32,
+        )
+    }
 }
 
 /// Dot product with compensated summation (Kahan): as infer_kernels_dot(), but the error stays within a few units in the
@@ -547,7 +560,11 @@ pub unsafe extern "C" fn infer_kernels_sigmoid(
     error: *mut *mut infer_error,
 ) -> infer_status {
     // SAFETY: the conventions of the header.
-    unsafe { map("infer_kernels_sigmoid", kernels, (x, n), out, error, |k| k.sigmoid) }
+    unsafe {
+        map("infer_kernels_sigmoid", kernels, (x, n), out, error, |k| {
+            k.sigmoid
+        })
+    }
 }
 
 /// Softmax: out[i] = exp(x[i] - max) / the sum of exp(x[j] - max) for n elements, max being the largest. An element of

@@ -21,16 +21,6 @@ pub fn with_default<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// As [`with_default`] for short work: where the caller's environment is the default one, nothing is written. Exception
-/// flags that the work raises then stay raised, as after any arithmetic of the caller's own.
-pub(crate) fn ensure_default<R>(f: impl FnOnce() -> R) -> R {
-    if read() & !FLAGS == DEFAULT {
-        f()
-    } else {
-        with_default(f)
-    }
-}
-
 /// Sets the default environment on the current thread.
 pub(crate) fn set_default() {
     write(DEFAULT);
@@ -42,12 +32,6 @@ const DEFAULT: u64 = 0x1f80;
 #[cfg(not(target_arch = "x86_64"))]
 /// Round to nearest, subnormals kept, no traps.
 const DEFAULT: u64 = 0;
-
-/// The bits that say which exceptions occurred.
-#[cfg(target_arch = "x86_64")]
-const FLAGS: u64 = 0x3f;
-#[cfg(not(target_arch = "x86_64"))]
-const FLAGS: u64 = 0;
 
 /// The control register, without sticky exception flags.
 #[cfg(target_arch = "x86_64")]
