@@ -23,10 +23,10 @@
  *   with one that still has to be freed. There is no "last error" of a thread. Every call that answers a status can
  *   answer INFER_ERR_INVALID_ARGUMENT for a NULL where something has to be, INFER_ERR_INVALID_HANDLE,
  *   INFER_ERR_REENTRANT, INFER_ERR_FORKED and INFER_ERR_INTERNAL; the line "Errors:" of each names the others.
- * Handles. infer_model, infer_engine, infer_request, infer_queue and infer_threads are counted inside: every
- *   infer_..._free accepts NULL, may be called from any thread and in any order; what something still needs lives
- *   on until it needs it no more. No other call may be using the very handle that is being freed. A NULL handle, or
- *   a handle of another type, is an error and not a crash; a freed one usually is too, but nothing promises that.
+ * Handles. infer_model, infer_engine, infer_request, infer_queue, infer_threads and infer_kernels are counted inside:
+ *   every infer_..._free accepts NULL, may be called from any thread and in any order; what something still needs
+ *   lives on until it needs it no more. No other call may be using the very handle that is being freed. A NULL handle,
+ *   or a handle of another type, is an error and not a crash; a freed one usually is too, but nothing promises that.
  * Threads. A function that takes a const handle may be called at the same time from several threads. Options and
  *   errors have one user at a time. Requests and queues have one reader at a time. The line "Threads:" of each
  *   function and callback says from which threads it may be called, or is.
@@ -214,6 +214,15 @@ enum {
   INFER_TOKEN_SEPARATOR = 7,
 };
 
+/* Which values of a head infer_kernels_rope() turns together. */
+typedef uint32_t infer_rope_pairs;
+enum {
+  /* Neighbours: the values 2i and 2i + 1, as models of the llama architecture have it in GGUF files. */
+  INFER_ROPE_ADJACENT = 1,
+  /* Halves: the values i and i + n_pairs, known as NeoX. */
+  INFER_ROPE_NEOX = 2,
+};
+
 /*
  * Schedules the requests of one model and computes them on its threads.
  *
@@ -235,6 +244,28 @@ typedef struct infer_engine_options infer_engine_options;
  * Threads: one user at a time; reading it from several is fine.
  */
 typedef struct infer_error infer_error;
+
+/*
+ * Vector and matrix operations of one CPU level, on arrays of yours: to compare levels, and for programs that compute
+ * with the weights themselves. They do not change. Every call computes on the thread that makes it, starts no other and
+ * allocates no memory.
+ *
+ * What holds for every infer_kernels_ function that computes:
+   * Results depend on the inputs and the level only. Levels differ in the last bits, because they add in another order
+   * and only some round once for a product and a sum.
+   * Arrays need the alignment of their type and no more: an address that is not a multiple of 4 for float and int32_t
+   * is INFER_ERR_INVALID_ARGUMENT; bytes may lie anywhere. Multiples of 64 are fastest. No padding is read or written.
+   * Lengths are in elements. 0 is allowed, and the array may then be NULL. A length or a product of lengths that no
+   * memory can hold is INFER_ERR_INVALID_ARGUMENT.
+   * An output may be the very array of an input where the function says so. Any other overlap of an output with an
+   * input is INFER_ERR_INVALID_ARGUMENT.
+   * NaN and infinities are values like any other and pass through as IEEE 754 says. The floating-point environment is
+   * that of the calling thread: a program that flushes subnormal numbers to zero gets them flushed here as well.
+   * Errors are those named here, besides INFER_ERR_INVALID_HANDLE and those of every call; outputs are then untouched.
+ *
+ * Threads: any number at the same time.
+ */
+typedef struct infer_kernels infer_kernels;
 
 /*
  * A loaded model: weights, tokenizer, chat template. It does not change after loading. Several engines may use it.
@@ -1505,6 +1536,284 @@ infer_status infer_stats_delta(const infer_stats *later,
 infer_status infer_stats_merge(infer_stats *total,
                                const infer_stats *other,
                                infer_error **error);
+
+/* ---- Kernels ---- */
+
+/*
+ * Creates the kernels of a level: "scalar", "avx2", "avx512", "neon", or "auto" for the best this CPU has, lowered by
+ * the environment variable INFER_CPU_LEVEL if that is set. level is NUL-terminated; NULL is "auto". Free it with
+ * infer_kernels_free().
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT for another word, INFER_ERR_UNSUPPORTED for a level that this CPU or this build
+ * does not have, naming those it has.
+ * Threads: any.
+ */
+infer_status infer_kernels_create(const char *level,
+                                  infer_kernels **kernels,
+                                  infer_error **error);
+
+/*
+ * Frees kernels. NULL is ignored.
+ *
+ * Threads: any; nobody else may be using the handle.
+ */
+void infer_kernels_free(infer_kernels *kernels);
+
+/*
+ * The level of kernels: "scalar", "avx2", "avx512" or "neon", never "auto"; "" for NULL. The text lives forever.
+ *
+ * Threads: any.
+ */
+const char *infer_kernels_level(const infer_kernels *kernels);
+
+/*
+ * The levels that this CPU and this build have, one for each index from 0 on, lowest first; NULL behind the last. The
+ * text lives forever.
+ *
+ * Threads: any, also in a forked child and inside a callback.
+ */
+const char *infer_kernels_level_at(size_t index);
+
+/*
+ * Dot product: *out = the sum of a[i] * b[i] for n elements. The error can grow with n.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_dot(const infer_kernels *kernels,
+                               const float *a,
+                               const float *b,
+                               size_t n,
+                               float *out,
+                               infer_error **error);
+
+/*
+ * Dot product with compensated summation (Kahan): as infer_kernels_dot(), but the error stays within a few units in the
+ * last place of the sum of |a[i] * b[i]|, whatever n is. Takes a few times as long.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_dot_kahan(const infer_kernels *kernels,
+                                     const float *a,
+                                     const float *b,
+                                     size_t n,
+                                     float *out,
+                                     infer_error **error);
+
+/*
+ * Sum: *out = the sum of x[i] for n elements; 0 for none. The error can grow with n.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_sum(const infer_kernels *kernels,
+                               const float *x,
+                               size_t n,
+                               float *out,
+                               infer_error **error);
+
+/*
+ * Matrix product: c = a * b, where a has m rows of k values, b has k rows of n, and c gets m rows of n, all without
+ * gaps. Each value of c is one sum over k in ascending order. c may not overlap a or b.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_matmul(const infer_kernels *kernels,
+                                  const float *a,
+                                  const float *b,
+                                  size_t m,
+                                  size_t k,
+                                  size_t n,
+                                  float *c,
+                                  infer_error **error);
+
+/*
+ * Matrix product of signed bytes, exact: c = a * b with the shapes of infer_kernels_matmul(). k is at most 131071, so
+ * that no sum leaves int32_t. c may not overlap a or b.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_matmul_i8(const infer_kernels *kernels,
+                                     const int8_t *a,
+                                     const int8_t *b,
+                                     size_t m,
+                                     size_t k,
+                                     size_t n,
+                                     int32_t *c,
+                                     infer_error **error);
+
+/*
+ * Sums: out[i] = a[i] + b[i] for n elements. out may be a or b.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_add(const infer_kernels *kernels,
+                               const float *a,
+                               const float *b,
+                               size_t n,
+                               float *out,
+                               infer_error **error);
+
+/*
+ * Products: out[i] = a[i] * b[i] for n elements. out may be a or b.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_mul(const infer_kernels *kernels,
+                               const float *a,
+                               const float *b,
+                               size_t n,
+                               float *out,
+                               infer_error **error);
+
+/*
+ * Rectifier: out[i] = max(x[i], 0) for n elements; NaN stays. out may be x.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_relu(const infer_kernels *kernels,
+                                const float *x,
+                                size_t n,
+                                float *out,
+                                infer_error **error);
+
+/*
+ * Sigmoid-weighted unit, also called swish: out[i] = x[i] / (1 + exp(-x[i])) for n elements. out may be x.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_silu(const infer_kernels *kernels,
+                                const float *x,
+                                size_t n,
+                                float *out,
+                                infer_error **error);
+
+/*
+ * Gaussian error unit in its tanh form, the one that language models use:
+ * out[i] = x[i] / 2 * (1 + tanh(sqrt(2 / pi) * (x[i] + 0.044715 * x[i]^3))) for n elements. out may be x.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_gelu(const infer_kernels *kernels,
+                                const float *x,
+                                size_t n,
+                                float *out,
+                                infer_error **error);
+
+/*
+ * Sigmoid: out[i] = 1 / (1 + exp(-x[i])) for n elements. out may be x.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_sigmoid(const infer_kernels *kernels,
+                                   const float *x,
+                                   size_t n,
+                                   float *out,
+                                   infer_error **error);
+
+/*
+ * Softmax: out[i] = exp(x[i] - max) / the sum of exp(x[j] - max) for n elements, max being the largest. An element of
+ * -INFINITY gets 0; a NaN, an infinity, or nothing but -INFINITY makes all NaN. out may be x.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_softmax(const infer_kernels *kernels,
+                                   const float *x,
+                                   size_t n,
+                                   float *out,
+                                   infer_error **error);
+
+/*
+ * Root-mean-square norm: out[i] = x[i] / sqrt(mean of x[j]^2 + eps) * weight[i] for n elements. out may be x, and may
+ * not overlap weight.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_rms_norm(const infer_kernels *kernels,
+                                    const float *x,
+                                    const float *weight,
+                                    size_t n,
+                                    float eps,
+                                    float *out,
+                                    infer_error **error);
+
+/*
+ * Layer norm: out[i] = (x[i] - mean) / sqrt(variance + eps) * weight[i] + bias[i] for n elements, the variance being the
+ * mean of (x[j] - mean)^2. bias may be NULL for none. out may be x, and may not overlap weight or bias.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_layer_norm(const infer_kernels *kernels,
+                                      const float *x,
+                                      const float *weight,
+                                      const float *bias,
+                                      size_t n,
+                                      float eps,
+                                      float *out,
+                                      infer_error **error);
+
+/*
+ * Rotary position embedding, in place: x has n_heads rows of head_dim values, all at the same position. In each row the
+ * first 2 * n_pairs values are turned pair by pair, (a, b) to (a * cos[i] - b * sin[i], a * sin[i] + b * cos[i]) for
+ * pair i; the others stay. cos and sin have n_pairs values, those of the angles: position times frequency i. pairs is an
+ * infer_rope_pairs. x may not overlap cos or sin.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT, also when 2 * n_pairs is more than head_dim.
+ * Threads: any.
+ */
+infer_status infer_kernels_rope(const infer_kernels *kernels,
+                                float *x,
+                                size_t n_heads,
+                                size_t head_dim,
+                                const float *cos,
+                                const float *sin,
+                                size_t n_pairs,
+                                uint32_t pairs,
+                                infer_error **error);
+
+/*
+ * Expands a row of a GGUF tensor: out gets the n values of the blocks in src. type_name is NUL-terminated, one of
+ * F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4; n is a multiple of its block (32,
+ * 256 for the names with _K and for IQ4_XS, 1 for floats) and src_bytes the size of these blocks. All levels give the
+ * same bits. out may not overlap src.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT, INFER_ERR_UNSUPPORTED for another type of the file format.
+ * Threads: any.
+ */
+infer_status infer_kernels_dequantize(const infer_kernels *kernels,
+                                      const char *type_name,
+                                      const uint8_t *src,
+                                      size_t src_bytes,
+                                      size_t n,
+                                      float *out,
+                                      infer_error **error);
+
+/*
+ * Writes n values as a row of a GGUF tensor; type_name is "F32", "F16" or "BF16". Values are rounded to nearest even.
+ * out_bytes is the size of the row: 4 or 2 bytes per value. All levels give the same bits. out may not overlap x.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT, INFER_ERR_UNSUPPORTED for another type of the file format.
+ * Threads: any.
+ */
+infer_status infer_kernels_quantize(const infer_kernels *kernels,
+                                    const char *type_name,
+                                    const float *x,
+                                    size_t n,
+                                    uint8_t *out,
+                                    size_t out_bytes,
+                                    infer_error **error);
 
 #ifdef __cplusplus
 }  // extern "C"

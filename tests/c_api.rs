@@ -45,6 +45,11 @@ fn one_reader_gets_the_events_of_many_requests_from_a_queue() {
 }
 
 #[test]
+fn kernels_compute_what_plain_c_loops_compute() {
+    c::passes_silently("kernels");
+}
+
+#[test]
 fn a_forked_child_is_refused_and_its_parent_goes_on() {
     c::passes_silently("fork");
 }

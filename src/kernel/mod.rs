@@ -6,6 +6,7 @@
 //! threads, nor on the other rows of a product.
 
 mod activations;
+mod arrays;
 mod chunk;
 pub mod fp_env;
 mod generic;

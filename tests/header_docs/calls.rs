@@ -21,6 +21,7 @@ pub const C: Programs = Programs {
         ("tests/c/model.c", false),
         ("tests/c/lifecycle.c", false),
         ("tests/c/queue.c", false),
+        ("tests/c/kernels.c", false),
         ("tests/c/prompts.c", true),
     ],
 };
