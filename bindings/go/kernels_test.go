@@ -249,13 +249,15 @@ func TestKernelsAreShared(t *testing.T) {
 	}
 	var group sync.WaitGroup
 	for range 8 {
-		group.Go(func() {
+		group.Add(1)
+		go func() {
+			defer group.Done()
 			for range 100 {
 				if found, err := k.Dot(a, a); err != nil || found != expected {
 					t.Error(found, err)
 				}
 			}
-		})
+		}()
 	}
 	group.Wait()
 	k.Close()

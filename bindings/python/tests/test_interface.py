@@ -101,6 +101,7 @@ def test_constants_are_those_of_the_header() -> None:
     assert f"INFER_ABI_VERSION {_c.ABI_VERSION}\n" in HEADER
     assert f'INFER_VERSION "{libinfer.version}"' in HEADER
     assert _c.lib.infer_version().decode() == libinfer.version
+    assert "INFER_ROPE_ADJACENT = 1," in HEADER and "INFER_ROPE_NEOX = 2," in HEADER
     manifest = (Path(__file__).parents[1] / "pyproject.toml").read_text()
     assert f'version = "{libinfer.version}"' in manifest
 

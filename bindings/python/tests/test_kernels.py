@@ -6,6 +6,7 @@ import math
 import struct
 from array import array
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import Any, Iterator
 
 import pytest
@@ -146,7 +147,7 @@ def test_threads_share_kernels() -> None:
 
 def test_numpy_arrays_go_in_and_come_out(kernels: Kernels) -> None:
     try:
-        import numpy
+        numpy = import_module("numpy")
     except ImportError:
         skip("there is no numpy")
     rng = numpy.random.default_rng(1)

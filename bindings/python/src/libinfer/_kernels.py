@@ -42,7 +42,7 @@ class _Array:
                 f"its format is {view.format!r}"
             )
         self.n = view.nbytes // view.itemsize
-        self.shape = view.shape
+        self.shape: tuple[int, ...] = view.shape or (self.n,)
         if view.readonly:
             # ctypes gives no address of what cannot be written.
             view = memoryview(bytearray(view))
@@ -137,7 +137,7 @@ class Kernels:
                 raise InvalidArgumentError(
                     f"expected matrices of m x k and k x n, or a shape (m, k, n); found {left.shape} and {right.shape}"
                 )
-            shape = (*left.shape, right.shape[1])
+            shape = (left.shape[0], left.shape[1], right.shape[1])
         m, k, n = shape
         if min(shape) < 0:
             raise InvalidArgumentError(f"the shape {shape} has a negative length")
