@@ -28,6 +28,7 @@ const SOURCES: &[&str] = &[
     "event.rs",
     "queue.rs",
     "stats.rs",
+    "kernels.rs",
 ];
 
 /// Beginnings of function names and the heading above the first of them; the longest match counts.
@@ -46,6 +47,7 @@ const HEADINGS: &[(&str, &str)] = &[
     ("infer_request_", "Requests"),
     ("infer_queue_", "Completion queues"),
     ("infer_stats_", "Statistics"),
+    ("infer_kernels_", "Kernels"),
 ];
 
 fn main() {

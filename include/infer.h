@@ -20,17 +20,21 @@
  *   unless the function says otherwise.
  * Errors. The last argument, infer_error **error, may be NULL. Otherwise it is always written: NULL when there is
  *   no error, else an object that you free with infer_error_free(). Its old value is never read, so do not call
- *   with one that still has to be freed. There is no "last error" of a thread.
- * Handles. infer_model, infer_engine, infer_request, infer_queue and infer_threads are counted inside: every
- *   infer_..._free accepts NULL, may be called from any thread and in any order; what something still needs lives
- *   on until it needs it no more. No other call may be using the very handle that is being freed. A NULL handle, or
- *   a handle of another type, is an error and not a crash; a freed one usually is too, but nothing promises that.
+ *   with one that still has to be freed. There is no "last error" of a thread. Every call that answers a status can
+ *   answer INFER_ERR_INVALID_ARGUMENT for a NULL where something has to be, INFER_ERR_INVALID_HANDLE,
+ *   INFER_ERR_REENTRANT, INFER_ERR_FORKED and INFER_ERR_INTERNAL; the line "Errors:" of each names the others.
+ * Handles. infer_model, infer_engine, infer_request, infer_queue, infer_threads and infer_kernels are counted inside:
+ *   every infer_..._free accepts NULL, may be called from any thread and in any order; what something still needs
+ *   lives on until it needs it no more. No other call may be using the very handle that is being freed. A NULL handle,
+ *   or a handle of another type, is an error and not a crash; a freed one usually is too, but nothing promises that.
  * Threads. A function that takes a const handle may be called at the same time from several threads. Options and
- *   errors have one user at a time. Requests and queues have one reader at a time.
+ *   errors have one user at a time. Requests and queues have one reader at a time. The line "Threads:" of each
+ *   function and callback says from which threads it may be called, or is.
  * Options. NULL means the defaults. Options are checked when they are set and copied when they are used; they can
  *   be changed, used again or freed right afterwards.
  * Text in. A pointer and a length in bytes, or INFER_NTS when it is NUL-terminated. It has to be UTF-8; if it is
  *   not, the call answers INFER_ERR_INVALID_UTF8 and names the first bad byte. NULL with length 0 is empty text.
+ *   What a pointer in points to is read during the call only, so it can be freed right afterwards.
  * Text out. Either a pointer and a length that belong to a handle and say how long they live, or a copy into your
  *   buffer: the size needed, a terminating NUL included, is always written to *needed. Ask for it with a NULL
  *   buffer of capacity 0; a buffer that is too small is left alone and answered with INFER_ERR_BUFFER_TOO_SMALL.
@@ -210,55 +214,107 @@ enum {
   INFER_TOKEN_SEPARATOR = 7,
 };
 
+/* Which values of a head infer_kernels_rope() turns together. */
+typedef uint32_t infer_rope_pairs;
+enum {
+  /* Neighbours: the values 2i and 2i + 1, as models of the llama architecture have it in GGUF files. */
+  INFER_ROPE_ADJACENT = 1,
+  /* Halves: the values i and i + n_pairs, known as NeoX. */
+  INFER_ROPE_NEOX = 2,
+};
+
 /*
- * Schedules the requests of one model and computes them on its threads. Thread rule: may be used at the same time
- * from several threads.
+ * Schedules the requests of one model and computes them on its threads.
+ *
+ * Threads: any number at the same time.
  */
 typedef struct infer_engine infer_engine;
 
-/* Options of creating an engine. Thread rule: one user at a time. */
+/*
+ * Options of creating an engine.
+ *
+ * Threads: one user at a time.
+ */
 typedef struct infer_engine_options infer_engine_options;
 
 /*
  * Why a call failed: a status and a sentence for people. It belongs to the caller, who frees it with
- * infer_error_free(). Thread rule: one user at a time; reading it from several threads is fine.
+ * infer_error_free().
+ *
+ * Threads: one user at a time; reading it from several is fine.
  */
 typedef struct infer_error infer_error;
 
 /*
- * A loaded model: weights, tokenizer, chat template. It does not change after loading. Thread rule: may be used at
- * the same time from several threads and by several engines.
+ * Vector and matrix operations of one CPU level, on arrays of yours: to compare levels, and for programs that compute
+ * with the weights themselves. They do not change. Every call computes on the thread that makes it, starts no other and
+ * allocates no memory.
+ *
+ * What holds for every infer_kernels_ function that computes:
+   * Results depend on the inputs and the level only. Levels differ in the last bits, because they add in another order
+   * and only some round once for a product and a sum.
+   * Arrays need the alignment of their type and no more: an address that is not a multiple of 4 for float and int32_t
+   * is INFER_ERR_INVALID_ARGUMENT; bytes may lie anywhere. Multiples of 64 are fastest. No padding is read or written.
+   * Lengths are in elements. 0 is allowed, and the array may then be NULL. A length or a product of lengths that no
+   * memory can hold is INFER_ERR_INVALID_ARGUMENT.
+   * An output may be the very array of an input where the function says so. Any other overlap of an output with an
+   * input is INFER_ERR_INVALID_ARGUMENT.
+   * NaN and infinities are values like any other and pass through as IEEE 754 says. The floating-point environment is
+   * that of the calling thread: a program that flushes subnormal numbers to zero gets them flushed here as well.
+   * Errors are those named here, besides INFER_ERR_INVALID_HANDLE and those of every call; outputs are then untouched.
+ *
+ * Threads: any number at the same time.
+ */
+typedef struct infer_kernels infer_kernels;
+
+/*
+ * A loaded model: weights, tokenizer, chat template. It does not change after loading. Several engines may use it.
+ *
+ * Threads: any number at the same time.
  */
 typedef struct infer_model infer_model;
 
-/* Options of loading a model. Thread rule: one user at a time. */
+/*
+ * Options of loading a model.
+ *
+ * Threads: one user at a time.
+ */
 typedef struct infer_model_options infer_model_options;
 
 /*
  * A completion queue: many requests, of one engine or several, report to it, and one thread reads the events of all.
- * Thread rule: one reader at a time; requests may be pointed at it from any thread.
+ *
+ * Threads: one reader at a time; requests may be pointed at it from any.
  */
 typedef struct infer_queue infer_queue;
 
 /*
  * One submitted completion. It does not keep its engine running: when the engine is freed, the request ends as
- * cancelled and can still be read. Thread rule: one reader at a time; cancel and the accessors from any thread.
+ * cancelled and can still be read.
+ *
+ * Threads: one reader at a time; cancel and the accessors from any.
  */
 typedef struct infer_request infer_request;
 
 /*
- * Options of a request. They can be used for many requests: submitting copies them. Thread rule: one user at a time;
- * submitting counts as reading.
+ * Options of a request. They can be used for many requests: submitting copies them.
+ *
+ * Threads: one user at a time; submitting counts as reading.
  */
 typedef struct infer_request_options infer_request_options;
 
 /*
- * A pool of worker threads that several engines may share; they take turns. Thread rule: may be used at the same
- * time from several threads.
+ * A pool of worker threads that several engines may share; they take turns.
+ *
+ * Threads: any number at the same time.
  */
 typedef struct infer_threads infer_threads;
 
-/* Options of creating a thread pool. Thread rule: one user at a time. */
+/*
+ * Options of creating a thread pool.
+ *
+ * Threads: one user at a time.
+ */
 typedef struct infer_threads_options infer_threads_options;
 
 /* One option of the list that infer_options_describe() goes through. All texts are NUL-terminated and live forever. */
@@ -286,14 +342,18 @@ typedef struct {
 
 /*
  * Tells how far loading has come, as a fraction from 0 to 1 that never falls. Answer nonzero to go on and 0 to
- * cancel: the load then answers INFER_ERR_CANCELLED. It runs on the thread that loads the model.
+ * cancel: the load then answers INFER_ERR_CANCELLED. user_data is the pointer given with the callback.
+ *
+ * Threads: the one that loads the model.
  */
 typedef uint32_t (*infer_progress_callback)(float fraction, void *user_data);
 
 /*
- * Frees the user data of a callback. It is called exactly once, on any thread, when the object that owns the
- * callback and everything created from it no longer need it. When the function that was to set the callback fails,
- * it is not called.
+ * Frees the user data of a callback. It is called exactly once, when the object that owns the callback and
+ * everything created from it no longer need it. When the function that was to set the callback fails, it is not
+ * called.
+ *
+ * Threads: any.
  */
 typedef void (*infer_free_callback)(void *user_data);
 
@@ -314,10 +374,20 @@ typedef struct {
 /* Initializes an infer_log_record: its size, and zero in every other field. */
 #define INFER_LOG_RECORD_INIT { sizeof(infer_log_record), 0, NULL, NULL, NULL }
 
-/* Receives the log records of an engine, on any thread and from several at the same time. */
+/*
+ * Receives the log records of an engine. record lives until the callback returns; user_data is the pointer given
+ * with it.
+ *
+ * Threads: any, several at the same time.
+ */
 typedef void (*infer_log_callback)(const infer_log_record *record, void *user_data);
 
-/* Runs on a thread of a pool when it starts or before it ends, with the thread's number. */
+/*
+ * Runs on a thread of a pool when it starts or before it ends, with the thread's number and the pointer given with
+ * the hook.
+ *
+ * Threads: the one of the pool that it is about.
+ */
 typedef void (*infer_thread_hook)(uint32_t index, void *user_data);
 
 /* What a model is, in numbers. The texts are NUL-terminated UTF-8 and live as long as the model's handle. */
@@ -546,14 +616,17 @@ extern "C" {
 
 /*
  * The version of the library that is running, like "0.1.0"; compare INFER_VERSION, which is that of the header. The
- * text lives forever. May be called from any thread, also in a forked child and from inside a callback.
+ * text lives forever.
+ *
+ * Threads: any, also in a forked child and inside a callback.
  */
 const char *infer_version(void);
 
 /*
- * The best set of kernels this CPU can run: "scalar", "avx2", "avx512" or "neon". An engine uses it unless its option
- * cpu_level or the environment variable INFER_CPU_LEVEL says otherwise. The text lives forever. May be called from
- * any thread, also in a forked child and from inside a callback.
+ * The best set of kernels this CPU can run: "scalar", "avx2", "avx512" or "neon". An engine uses it unless its
+ * option cpu_level or the environment variable INFER_CPU_LEVEL says otherwise. The text lives forever.
+ *
+ * Threads: any, also in a forked child and inside a callback.
  */
 const char *infer_cpu_level_name(void);
 
@@ -562,6 +635,7 @@ const char *infer_cpu_level_name(void);
  * infer_abi_check(INFER_ABI_VERSION, &error) first when the library is loaded at run time.
  *
  * Errors: INFER_ERR_ABI, naming both versions.
+ * Threads: any.
  */
 infer_status infer_abi_check(uint32_t abi_version, infer_error **error);
 
@@ -569,33 +643,44 @@ infer_status infer_abi_check(uint32_t abi_version, infer_error **error);
 
 /*
  * The name of a status as it is written in C, like "INFER_ERR_BUSY"; "unknown status" for any other number. The text
- * lives forever. May be called from any thread, also in a forked child and from inside a callback.
+ * lives forever.
+ *
+ * Threads: any, also in a forked child and inside a callback.
  */
 const char *infer_status_name(int32_t status);
 
 /*
  * The sentence of an error: what was attempted, on what, what was expected and what was found. NUL-terminated UTF-8
- * that lives as long as the error; "no error" for NULL. May be called in a forked child and from inside a callback.
+ * that lives as long as the error; "no error" for NULL.
+ *
+ * Threads: any number of readers, also in a forked child and inside a callback.
  */
 const char *infer_error_message(const infer_error *error);
 
 /*
- * The status of an error, the same number that the call answered; INFER_OK for NULL. May be called in a forked child
- * and from inside a callback.
+ * The status of an error, the same number that the call answered; INFER_OK for NULL.
+ *
+ * Threads: any number of readers, also in a forked child and inside a callback.
  */
 int32_t infer_error_status(const infer_error *error);
 
-/* Frees an error. NULL is ignored, and so is an error that an event only lent. */
+/*
+ * Frees an error. NULL is ignored, and so is an error that an event only lent.
+ *
+ * Threads: any; nobody else may be using the error.
+ */
 void infer_error_free(infer_error *error);
 
 /* ---- Options: what there is ---- */
 
 /*
  * Describes the option number index, counted from 0 over the options of all objects. Lists every option there is:
- * whatever is listed can be set with the infer_..._options_set() of its object. May be called at the same time from
- * several threads.
+ * whatever is listed can be set with the infer_..._options_set() of its object. The texts live forever.
  *
- * Answers INFER_END past the last option. Errors: INFER_ERR_INVALID_ARGUMENT when info is NULL or too small.
+ * Answers INFER_END past the last option.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT when info is NULL or too small.
+ * Threads: any.
  */
 infer_status infer_options_describe(size_t index,
                                     infer_option_info *info,
@@ -603,23 +688,38 @@ infer_status infer_options_describe(size_t index,
 
 /* ---- Options of loading a model ---- */
 
-/* New options with every default; NULL only when there is no memory. Free them with infer_model_options_free(). */
+/*
+ * New options with every default; NULL only when there is no memory. Free them with infer_model_options_free().
+ *
+ * Threads: any.
+ */
 infer_model_options *infer_model_options_new(void);
 
-/* Frees options. NULL is ignored. */
+/*
+ * Frees options. NULL is ignored.
+ *
+ * Threads: any; nobody else may be using the options.
+ */
 void infer_model_options_free(infer_model_options *options);
 
 /*
  * Sets the option key to value, both NUL-terminated; infer_options_describe() lists keys, types and ranges.
  *
  * Errors: INFER_ERR_INVALID_ARGUMENT for an unknown key or a value outside the range.
+ * Threads: one user of options at a time.
  */
 infer_status infer_model_options_set(infer_model_options *options,
                                      const char *key,
                                      const char *value,
                                      infer_error **error);
 
-/* Sets the function that is told about the progress of loading; NULL removes it. free_user_data may be NULL. */
+/*
+ * Sets the function that is told about the progress of loading; NULL removes it. free_user_data may be NULL; it runs
+ * when the options are gone.
+ *
+ * Errors: those of every call.
+ * Threads: one user of options at a time.
+ */
 infer_status infer_model_options_set_progress(infer_model_options *options,
                                               infer_progress_callback callback,
                                               void *user_data,
@@ -628,16 +728,25 @@ infer_status infer_model_options_set_progress(infer_model_options *options,
 
 /* ---- Options of an engine ---- */
 
-/* New options with every default; NULL only when there is no memory. Free them with infer_engine_options_free(). */
+/*
+ * New options with every default; NULL only when there is no memory. Free them with infer_engine_options_free().
+ *
+ * Threads: any.
+ */
 infer_engine_options *infer_engine_options_new(void);
 
-/* Frees options. NULL is ignored. */
+/*
+ * Frees options. NULL is ignored.
+ *
+ * Threads: any; nobody else may be using the options.
+ */
 void infer_engine_options_free(infer_engine_options *options);
 
 /*
  * Sets the option key to value, both NUL-terminated; infer_options_describe() lists keys, types and ranges.
  *
  * Errors: INFER_ERR_INVALID_ARGUMENT for an unknown key or a value outside the range.
+ * Threads: one user of options at a time.
  */
 infer_status infer_engine_options_set(infer_engine_options *options,
                                       const char *key,
@@ -646,7 +755,10 @@ infer_status infer_engine_options_set(infer_engine_options *options,
 
 /*
  * Sets the function that receives the log records of engines created with these options; NULL means silence, which
- * is the default. free_user_data may be NULL.
+ * is the default. free_user_data may be NULL; it runs when the options and all engines created from them are gone.
+ *
+ * Errors: those of every call.
+ * Threads: one user of options at a time.
  */
 infer_status infer_engine_options_set_log(infer_engine_options *options,
                                           infer_log_callback callback,
@@ -657,6 +769,9 @@ infer_status infer_engine_options_set_log(infer_engine_options *options,
 /*
  * Lets engines created with these options compute on a thread pool that others may share, instead of one of their
  * own; NULL takes that back. The pool lives on until the last engine that uses it is freed.
+ *
+ * Errors: those of every call.
+ * Threads: one user of options at a time.
  */
 infer_status infer_engine_options_set_threads(infer_engine_options *options,
                                               const infer_threads *threads,
@@ -667,13 +782,24 @@ infer_status infer_engine_options_set_threads(infer_engine_options *options,
 /*
  * New options with every default and no prompt; NULL only when there is no memory. Free them with
  * infer_request_options_free().
+ *
+ * Threads: any.
  */
 infer_request_options *infer_request_options_new(void);
 
-/* Frees options. NULL is ignored. */
+/*
+ * Frees options. NULL is ignored.
+ *
+ * Threads: any; nobody else may be using the options.
+ */
 void infer_request_options_free(infer_request_options *options);
 
-/* Sets everything back to what infer_request_options_new() gives. */
+/*
+ * Sets everything back to what infer_request_options_new() gives.
+ *
+ * Errors: those of every call.
+ * Threads: one user of options at a time.
+ */
 infer_status infer_request_options_reset(infer_request_options *options, infer_error **error);
 
 /*
@@ -681,6 +807,7 @@ infer_status infer_request_options_reset(infer_request_options *options, infer_e
  * infer_request_options_free().
  *
  * Errors: INFER_ERR_NO_MEMORY.
+ * Threads: any, while nobody changes options.
  */
 infer_status infer_request_options_copy(const infer_request_options *options,
                                         infer_request_options **copy,
@@ -690,6 +817,7 @@ infer_status infer_request_options_copy(const infer_request_options *options,
  * Sets the option key to value, both NUL-terminated; infer_options_describe() lists keys, types and ranges.
  *
  * Errors: INFER_ERR_INVALID_ARGUMENT for an unknown key or a value outside the range.
+ * Threads: one user of options at a time.
  */
 infer_status infer_request_options_set(infer_request_options *options,
                                        const char *key,
@@ -701,6 +829,7 @@ infer_status infer_request_options_set(infer_request_options *options,
  * parse_special say how it becomes tokens.
  *
  * Errors: INFER_ERR_INVALID_UTF8, INFER_ERR_NO_MEMORY.
+ * Threads: one user of options at a time.
  */
 infer_status infer_request_options_set_prompt(infer_request_options *options,
                                               const char *text,
@@ -712,6 +841,7 @@ infer_status infer_request_options_set_prompt(infer_request_options *options,
  * outside the vocabulary are refused when the request is submitted.
  *
  * Errors: INFER_ERR_NO_MEMORY.
+ * Threads: one user of options at a time.
  */
 infer_status infer_request_options_set_prompt_ids(infer_request_options *options,
                                                   const uint32_t *ids,
@@ -726,6 +856,7 @@ infer_status infer_request_options_set_prompt_ids(infer_request_options *options
  * content_lens has their lengths (INFER_NTS allowed), or is NULL when all are NUL-terminated. Everything is copied.
  *
  * Errors: INFER_ERR_INVALID_UTF8, INFER_ERR_NO_MEMORY.
+ * Threads: one user of options at a time.
  */
 infer_status infer_request_options_set_messages(infer_request_options *options,
                                                 const char *const *roles,
@@ -739,6 +870,7 @@ infer_status infer_request_options_set_messages(infer_request_options *options,
  * chat template knows. It replaces any prompt set before.
  *
  * Errors: INFER_ERR_INVALID_ARGUMENT when it is not such JSON, INFER_ERR_INVALID_UTF8, INFER_ERR_NO_MEMORY.
+ * Threads: one user of options at a time.
  */
 infer_status infer_request_options_set_messages_json(infer_request_options *options,
                                                      const char *json,
@@ -749,6 +881,7 @@ infer_status infer_request_options_set_messages_json(infer_request_options *opti
  * Sets how many tokens are generated at most: the option max_tokens.
  *
  * Errors: INFER_ERR_INVALID_ARGUMENT outside its range.
+ * Threads: one user of options at a time.
  */
 infer_status infer_request_options_set_max_tokens(infer_request_options *options,
                                                   uint64_t max_tokens,
@@ -758,17 +891,28 @@ infer_status infer_request_options_set_max_tokens(infer_request_options *options
  * Sets the temperature: 0 takes the most likely token each time.
  *
  * Errors: INFER_ERR_INVALID_ARGUMENT outside its range.
+ * Threads: one user of options at a time.
  */
 infer_status infer_request_options_set_temperature(infer_request_options *options,
                                                    double temperature,
                                                    infer_error **error);
 
-/* Sets the seed: the same request with the same seed gives the same tokens. */
+/*
+ * Sets the seed: the same request with the same seed gives the same tokens.
+ *
+ * Errors: those of every call.
+ * Threads: one user of options at a time.
+ */
 infer_status infer_request_options_set_seed(infer_request_options *options,
                                             uint64_t seed,
                                             infer_error **error);
 
-/* Sets the number that comes back in every event of the request. */
+/*
+ * Sets the number that comes back in every event of the request.
+ *
+ * Errors: those of every call.
+ * Threads: one user of options at a time.
+ */
 infer_status infer_request_options_set_tag(infer_request_options *options,
                                            uint64_t tag,
                                            infer_error **error);
@@ -777,6 +921,7 @@ infer_status infer_request_options_set_tag(infer_request_options *options,
  * Adds a text that ends the completion where it appears; it is not part of the output. The text must not be empty.
  *
  * Errors: INFER_ERR_INVALID_ARGUMENT, INFER_ERR_INVALID_UTF8, INFER_ERR_NO_MEMORY.
+ * Threads: one user of options at a time.
  */
 infer_status infer_request_options_add_stop(infer_request_options *options,
                                             const char *text,
@@ -787,6 +932,7 @@ infer_status infer_request_options_add_stop(infer_request_options *options,
  * Adds a token id that ends the completion.
  *
  * Errors: INFER_ERR_NO_MEMORY.
+ * Threads: one user of options at a time.
  */
 infer_status infer_request_options_add_stop_id(infer_request_options *options,
                                                uint32_t id,
@@ -796,6 +942,9 @@ infer_status infer_request_options_add_stop_id(infer_request_options *options,
  * Lets requests report to a queue, marked with tag, instead of being read one by one: infer_queue_next() then gives
  * their events, and infer_request_next() answers INFER_ERR_INVALID_ARGUMENT. A NULL queue takes that back. What
  * requests report after the queue was freed is lost.
+ *
+ * Errors: those of every call.
+ * Threads: one user of options at a time.
  */
 infer_status infer_request_options_set_queue(infer_request_options *options,
                                              const infer_queue *queue,
@@ -804,16 +953,25 @@ infer_status infer_request_options_set_queue(infer_request_options *options,
 
 /* ---- Options of a thread pool ---- */
 
-/* New options with every default; NULL only when there is no memory. Free them with infer_threads_options_free(). */
+/*
+ * New options with every default; NULL only when there is no memory. Free them with infer_threads_options_free().
+ *
+ * Threads: any.
+ */
 infer_threads_options *infer_threads_options_new(void);
 
-/* Frees options. NULL is ignored. */
+/*
+ * Frees options. NULL is ignored.
+ *
+ * Threads: any; nobody else may be using the options.
+ */
 void infer_threads_options_free(infer_threads_options *options);
 
 /*
  * Sets the option key to value, both NUL-terminated; infer_options_describe() lists keys, types and ranges.
  *
  * Errors: INFER_ERR_INVALID_ARGUMENT for an unknown key or a value outside the range.
+ * Threads: one user of options at a time.
  */
 infer_status infer_threads_options_set(infer_threads_options *options,
                                        const char *key,
@@ -824,6 +982,9 @@ infer_status infer_threads_options_set(infer_threads_options *options,
  * Sets functions that run on each thread of the pool when it starts and before it ends, for naming it in a profiler
  * or attaching it to a runtime. Each may be NULL. free_user_data may be NULL; it runs when the options and all pools
  * created from them are gone.
+ *
+ * Errors: those of every call.
+ * Threads: one user of options at a time.
  */
 infer_status infer_threads_options_set_hooks(infer_threads_options *options,
                                              infer_thread_hook on_start,
@@ -839,15 +1000,24 @@ infer_status infer_threads_options_set_hooks(infer_threads_options *options,
  *
  * Errors: INFER_ERR_INVALID_ARGUMENT for a CPU list that this process may not use or more threads than the system
  * gives, INFER_ERR_NO_MEMORY.
+ * Threads: any, while nobody changes options.
  */
 infer_status infer_threads_create(const infer_threads_options *options,
                                   infer_threads **threads,
                                   infer_error **error);
 
-/* Frees a pool. Engines that use it keep it alive. NULL is ignored. */
+/*
+ * Frees a pool. Engines that use it keep it alive. NULL is ignored.
+ *
+ * Threads: any; nobody else may be using the handle.
+ */
 void infer_threads_free(infer_threads *threads);
 
-/* The number of threads that compute, that of the engine included; 0 for NULL. */
+/*
+ * The number of threads that compute, that of the engine included; 0 for NULL.
+ *
+ * Threads: any.
+ */
 uint32_t infer_threads_count(const infer_threads *threads);
 
 /* ---- Models ---- */
@@ -858,6 +1028,7 @@ uint32_t infer_threads_count(const infer_threads *threads);
  *
  * Errors: INFER_ERR_IO, INFER_ERR_INVALID_MODEL with the key or tensor that is wrong, INFER_ERR_UNSUPPORTED for an
  * architecture or tensor type this version does not know, INFER_ERR_NO_MEMORY, INFER_ERR_CANCELLED.
+ * Threads: any, while nobody changes options.
  */
 infer_status infer_model_load(const char *path,
                               size_t path_len,
@@ -870,6 +1041,7 @@ infer_status infer_model_load(const char *path,
  * afterwards. options may be NULL. Free the model with infer_model_free().
  *
  * Errors: as infer_model_load().
+ * Threads: any, while nobody changes options.
  */
 infer_status infer_model_load_from_memory(const void *data,
                                           size_t size,
@@ -877,13 +1049,18 @@ infer_status infer_model_load_from_memory(const void *data,
                                           infer_model **model,
                                           infer_error **error);
 
-/* Frees a model. Engines that use it keep it alive. NULL is ignored. */
+/*
+ * Frees a model. Engines that use it keep it alive. NULL is ignored.
+ *
+ * Threads: any; nobody else may be using the handle.
+ */
 void infer_model_free(infer_model *model);
 
 /*
- * Fills info with the model's numbers and names.
+ * Fills info with the model's numbers and names. The names live as long as the model's handle.
  *
  * Errors: INFER_ERR_INVALID_ARGUMENT when info is NULL or too small.
+ * Threads: any.
  */
 infer_status infer_model_get_info(const infer_model *model,
                                   infer_model_info *info,
@@ -894,6 +1071,7 @@ infer_status infer_model_get_info(const infer_model *model,
  * take. Both options may be NULL.
  *
  * Errors: as infer_model_load().
+ * Threads: any, while nobody changes options.
  */
 infer_status infer_model_estimate(const char *path,
                                   size_t path_len,
@@ -902,7 +1080,11 @@ infer_status infer_model_estimate(const char *path,
                                   infer_memory_estimate *estimate,
                                   infer_error **error);
 
-/* The number of metadata keys of a model; 0 for NULL. */
+/*
+ * The number of metadata keys of a model; 0 for NULL.
+ *
+ * Threads: any.
+ */
 size_t infer_model_metadata_count(const infer_model *model);
 
 /*
@@ -910,6 +1092,9 @@ size_t infer_model_metadata_count(const infer_model *model);
  * model's handle.
  *
  * Answers INFER_END past the last key.
+ *
+ * Errors: those of every call.
+ * Threads: any.
  */
 infer_status infer_model_metadata_at(const infer_model *model,
                                      size_t index,
@@ -922,6 +1107,7 @@ infer_status infer_model_metadata_at(const infer_model *model,
  * array as JSON. See "Text out" above for buffer, capacity and needed.
  *
  * Errors: INFER_ERR_NOT_FOUND, INFER_ERR_BUFFER_TOO_SMALL, INFER_ERR_INVALID_UTF8.
+ * Threads: any.
  */
 infer_status infer_model_metadata_get(const infer_model *model,
                                       const char *key,
@@ -934,10 +1120,11 @@ infer_status infer_model_metadata_get(const infer_model *model,
 /*
  * Turns text into token ids and copies them into ids, which has room for capacity of them. How many there are is
  * always written to *needed, also when there is no room (ids is then left alone); ask for it with a NULL array of
- * capacity 0. flags combines infer_tokenize_flag. May be called at the same time from several threads.
+ * capacity 0. flags combines infer_tokenize_flag.
  *
  * Errors: INFER_ERR_BUFFER_TOO_SMALL, INFER_ERR_INVALID_UTF8, INFER_ERR_TOKENIZER, INFER_ERR_UNSUPPORTED for a model
  * without a tokenizer or with one this version does not know.
+ * Threads: any.
  */
 infer_status infer_model_tokenize(const infer_model *model,
                                   const char *text,
@@ -950,11 +1137,11 @@ infer_status infer_model_tokenize(const infer_model *model,
 
 /*
  * Turns n token ids into text and copies it into buffer. Bytes that are not UTF-8 are replaced by U+FFFD. See "Text
- * out" above for buffer, capacity and needed. flags combines infer_detokenize_flag. May be called at the same time
- * from several threads.
+ * out" above for buffer, capacity and needed. flags combines infer_detokenize_flag.
  *
  * Errors: INFER_ERR_BUFFER_TOO_SMALL, INFER_ERR_INVALID_ARGUMENT for an id outside the vocabulary,
  * INFER_ERR_UNSUPPORTED for a model without a tokenizer.
+ * Threads: any.
  */
 infer_status infer_model_detokenize(const infer_model *model,
                                     const uint32_t *ids,
@@ -970,6 +1157,7 @@ infer_status infer_model_detokenize(const infer_model *model,
  * gives U+FFFD: to show a stream, use the text of events. See "Text out" above for buffer, capacity and needed.
  *
  * Errors: as infer_model_detokenize().
+ * Threads: any.
  */
 infer_status infer_model_token_text(const infer_model *model,
                                     uint32_t id,
@@ -983,6 +1171,7 @@ infer_status infer_model_token_text(const infer_model *model,
  *
  * Errors: INFER_ERR_NOT_FOUND when the model has no such token, INFER_ERR_INVALID_ARGUMENT for an unknown kind,
  * INFER_ERR_UNSUPPORTED for a model without a tokenizer.
+ * Threads: any.
  */
 infer_status infer_model_special_token(const infer_model *model,
                                        uint32_t kind,
@@ -993,6 +1182,7 @@ infer_status infer_model_special_token(const infer_model *model,
  * Writes 1 to *answer when the token ends a completion, else 0. A model can have several such tokens.
  *
  * Errors: INFER_ERR_UNSUPPORTED for a model without a tokenizer.
+ * Threads: any.
  */
 infer_status infer_model_is_end_of_generation(const infer_model *model,
                                               uint32_t id,
@@ -1002,10 +1192,11 @@ infer_status infer_model_is_end_of_generation(const infer_model *model,
 /*
  * Renders a conversation of n messages by the model's chat template and copies the text into buffer. For roles,
  * contents and content_lens see infer_request_options_set_messages(), for buffer, capacity and needed "Text out"
- * above. flags combines infer_chat_flag. May be called at the same time from several threads.
+ * above. flags combines infer_chat_flag.
  *
  * Errors: INFER_ERR_UNSUPPORTED when the model has no template, INFER_ERR_INVALID_ARGUMENT with the template's reason
  * when it refuses the messages, INFER_ERR_BUFFER_TOO_SMALL, INFER_ERR_INVALID_UTF8.
+ * Threads: any.
  */
 infer_status infer_model_apply_chat_template(const infer_model *model,
                                              const char *const *roles,
@@ -1019,8 +1210,11 @@ infer_status infer_model_apply_chat_template(const infer_model *model,
                                              infer_error **error);
 
 /*
- * As infer_model_apply_chat_template(), with the messages as JSON: an array of objects with role, content and
- * whatever else the template knows.
+ * Renders and copies as infer_model_apply_chat_template() does, with the messages as JSON: an array of objects with
+ * role, content and whatever else the template knows.
+ *
+ * Errors: as infer_model_apply_chat_template(), and INFER_ERR_INVALID_ARGUMENT when it is not such JSON.
+ * Threads: any.
  */
 infer_status infer_model_apply_chat_template_json(const infer_model *model,
                                                   const char *json,
@@ -1039,6 +1233,7 @@ infer_status infer_model_apply_chat_template_json(const infer_model *model,
  *
  * Errors: INFER_ERR_NO_MEMORY, INFER_ERR_UNSUPPORTED for a CPU level this machine lacks or a model loaded without
  * weights, INFER_ERR_INVALID_ARGUMENT for options that contradict each other.
+ * Threads: any, while nobody changes options.
  */
 infer_status infer_engine_create(const infer_model *model,
                                  const infer_engine_options *options,
@@ -1048,6 +1243,8 @@ infer_status infer_engine_create(const infer_model *model,
 /*
  * Frees an engine: its requests end as cancelled, their readers wake up, its threads end. The requests themselves
  * still have to be freed, before or after. NULL is ignored.
+ *
+ * Threads: any; nobody else may be using the handle.
  */
 void infer_engine_free(infer_engine *engine);
 
@@ -1058,6 +1255,7 @@ void infer_engine_free(infer_engine *engine);
  * Errors: INFER_ERR_BUSY when max_queued requests wait, INFER_ERR_CLOSED while draining, INFER_ERR_INVALID_ARGUMENT
  * without a prompt or with ids outside the vocabulary, INFER_ERR_CONTEXT for a prompt that does not fit,
  * INFER_ERR_TOKENIZER, INFER_ERR_UNSUPPORTED, INFER_ERR_NO_MEMORY.
+ * Threads: any, while nobody changes options.
  */
 infer_status infer_engine_submit(const infer_engine *engine,
                                  const infer_request_options *options,
@@ -1066,9 +1264,10 @@ infer_status infer_engine_submit(const infer_engine *engine,
 
 /*
  * Submits n requests, all or none: options is an array of n option objects (the same one may appear more than once),
- * requests receives n requests in the same order.
+ * requests receives n requests in the same order. Free each with infer_request_free().
  *
  * Errors: as infer_engine_submit(); the error names the index.
+ * Threads: any, while nobody changes options.
  */
 infer_status infer_engine_submit_batch(const infer_engine *engine,
                                        const infer_request_options *const *options,
@@ -1078,10 +1277,13 @@ infer_status infer_engine_submit_batch(const infer_engine *engine,
 
 /*
  * Waits until requests of this engine have events to read, writes up to capacity of them to ready and how many to
- * *n. They stay ready until they are read. Requests that report to a queue do not appear. Do not free a request of
- * this engine while another thread may be given it here.
+ * *n. They stay ready until they are read, and stay yours to free with infer_request_free(). Requests that report to
+ * a queue do not appear. Do not free a request of this engine while another thread may be given it here.
  *
  * Answers INFER_TIMEOUT with *n = 0 when none became ready.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT for a capacity of 0.
+ * Threads: any.
  */
 infer_status infer_engine_wait(const infer_engine *engine,
                                int64_t timeout_ms,
@@ -1095,21 +1297,37 @@ infer_status infer_engine_wait(const infer_engine *engine,
  * have ended. infer_engine_resume() takes requests again.
  *
  * Answers INFER_TIMEOUT when some are still running; call again or free the engine.
+ *
+ * Errors: INFER_ERR_REENTRANT while another thread is in infer_engine_step().
+ * Threads: any.
  */
 infer_status infer_engine_drain(const infer_engine *engine,
                                 int64_t timeout_ms,
                                 infer_error **error);
 
-/* Stops computing after the current step until infer_engine_resume(). Requests can still be submitted and cancelled. */
+/*
+ * Stops computing after the current step until infer_engine_resume(). Requests can still be submitted and cancelled.
+ *
+ * Errors: those of every call.
+ * Threads: any.
+ */
 infer_status infer_engine_pause(const infer_engine *engine,
                                 infer_error **error);
 
-/* Goes on after infer_engine_pause(), and takes requests again after infer_engine_drain(). */
+/*
+ * Goes on after infer_engine_pause(), and takes requests again after infer_engine_drain().
+ *
+ * Errors: those of every call.
+ * Threads: any.
+ */
 infer_status infer_engine_resume(const infer_engine *engine, infer_error **error);
 
 /*
  * Gives up to bytes of memory that is only kept for speed back to the system. How much it was is written to *freed,
  * which may be NULL.
+ *
+ * Errors: those of every call.
+ * Threads: any.
  */
 infer_status infer_engine_trim(const infer_engine *engine,
                                uint64_t bytes,
@@ -1119,6 +1337,9 @@ infer_status infer_engine_trim(const infer_engine *engine,
 /*
  * Forgets cached keys and values of finished requests: those with this salt, or all when the salt is empty. The salt
  * is any text up to salt_len bytes.
+ *
+ * Errors: INFER_ERR_INVALID_UTF8.
+ * Threads: any.
  */
 infer_status infer_engine_cache_clear(const infer_engine *engine,
                                       const char *salt,
@@ -1131,6 +1352,7 @@ infer_status infer_engine_cache_clear(const infer_engine *engine,
  *
  * Errors: INFER_ERR_INVALID_ARGUMENT for an engine that steps by itself, INFER_ERR_REENTRANT while another thread is
  * in a step.
+ * Threads: any, one at a time.
  */
 infer_status infer_engine_step(const infer_engine *engine,
                                uint32_t *more,
@@ -1140,6 +1362,7 @@ infer_status infer_engine_step(const infer_engine *engine,
  * Fills stats with a snapshot of the engine's counters. Reading them does not slow the engine down.
  *
  * Errors: INFER_ERR_INVALID_ARGUMENT when stats is NULL or too small.
+ * Threads: any.
  */
 infer_status infer_engine_stats(const infer_engine *engine,
                                 infer_stats *stats,
@@ -1151,6 +1374,7 @@ infer_status infer_engine_stats(const infer_engine *engine,
  * leave some room.
  *
  * Errors: INFER_ERR_BUFFER_TOO_SMALL.
+ * Threads: any.
  */
 infer_status infer_engine_summary(const infer_engine *engine,
                                   char *buffer,
@@ -1163,6 +1387,7 @@ infer_status infer_engine_summary(const infer_engine *engine,
  * needed.
  *
  * Errors: INFER_ERR_BUFFER_TOO_SMALL.
+ * Threads: any.
  */
 infer_status infer_engine_metrics_text(const infer_engine *engine,
                                        char *buffer,
@@ -1181,6 +1406,7 @@ infer_status infer_engine_metrics_text(const infer_engine *engine,
  *
  * Errors: INFER_ERR_REENTRANT while another thread reads, INFER_ERR_INVALID_ARGUMENT for a request that reports to a
  * queue.
+ * Threads: one reader of the request at a time.
  */
 infer_status infer_request_next(const infer_request *request,
                                 int64_t timeout_ms,
@@ -1192,7 +1418,10 @@ infer_status infer_request_next(const infer_request *request,
  * bytes apart, sizeof(infer_event) in your program; they need no initialization. How many were filled is written to
  * *n. What they point to lives until the next read of the request or until it is freed.
  *
- * Answers and errors: as infer_request_next(); *n is 0 unless it is INFER_OK.
+ * Answers as infer_request_next(); *n is 0 unless it is INFER_OK.
+ *
+ * Errors: as infer_request_next().
+ * Threads: one reader of the request at a time.
  */
 infer_status infer_request_next_many(const infer_request *request,
                                      int64_t timeout_ms,
@@ -1204,8 +1433,10 @@ infer_status infer_request_next_many(const infer_request *request,
 
 /*
  * Cancels a request: it ends within one layer or chunk of its prompt, its memory is released before its last event,
- * and that event has the reason INFER_FINISH_CANCELLED. Cancelling twice, or after the end, changes nothing. May be
- * called from any thread, also while another one reads.
+ * and that event has the reason INFER_FINISH_CANCELLED. Cancelling twice, or after the end, changes nothing.
+ *
+ * Errors: those of every call.
+ * Threads: any, also while another one reads.
  */
 infer_status infer_request_cancel(const infer_request *request,
                                   infer_error **error);
@@ -1213,21 +1444,40 @@ infer_status infer_request_cancel(const infer_request *request,
 /*
  * Frees a request; if it has not ended it is cancelled, without waiting for that. Events of a request that reports to
  * a queue can still be in there. NULL is ignored.
+ *
+ * Threads: any; nobody else may be using the handle.
  */
 void infer_request_free(infer_request *request);
 
-/* The tag from the request's options; 0 for NULL. */
+/*
+ * The tag from the request's options; 0 for NULL.
+ *
+ * Threads: any.
+ */
 uint64_t infer_request_tag(const infer_request *request);
 
-/* A number that no other request of this process has; 0 for NULL. */
+/*
+ * A number that no other request of this process has; 0 for NULL.
+ *
+ * Threads: any.
+ */
 uint64_t infer_request_id(const infer_request *request);
 
 /* ---- Completion queues ---- */
 
-/* Creates a queue. Free it with infer_queue_free(). */
+/*
+ * Creates a queue. Free it with infer_queue_free().
+ *
+ * Errors: INFER_ERR_NO_MEMORY.
+ * Threads: any.
+ */
 infer_status infer_queue_create(infer_queue **queue, infer_error **error);
 
-/* Frees a queue. Requests that report to it go on, unread. NULL is ignored. */
+/*
+ * Frees a queue. Requests that report to it go on, unread. NULL is ignored.
+ *
+ * Threads: any; nobody else may be using the handle.
+ */
 void infer_queue_free(infer_queue *queue);
 
 /*
@@ -1240,6 +1490,7 @@ void infer_queue_free(infer_queue *queue);
  * INFER_EVENT_FINISHED.
  *
  * Errors: INFER_ERR_REENTRANT while another thread reads.
+ * Threads: one reader of the queue at a time.
  */
 infer_status infer_queue_next(const infer_queue *queue,
                               int64_t timeout_ms,
@@ -1255,6 +1506,7 @@ infer_status infer_queue_next(const infer_queue *queue,
  *
  * Errors: INFER_ERR_UNSUPPORTED where there is no eventfd, which is everywhere but Linux; INFER_ERR_IO when the
  * process has too many open files.
+ * Threads: any.
  */
 infer_status infer_queue_fd(const infer_queue *queue,
                             int *fd,
@@ -1267,6 +1519,7 @@ infer_status infer_queue_fd(const infer_queue *queue,
  * and maxima are those of later, rates and shares are those of the time between. delta may be one of the others.
  *
  * Errors: INFER_ERR_INVALID_ARGUMENT when one is NULL or too small.
+ * Threads: any, while nobody changes the structs.
  */
 infer_status infer_stats_delta(const infer_stats *later,
                                const infer_stats *earlier,
@@ -1278,10 +1531,289 @@ infer_status infer_stats_delta(const infer_stats *later,
  * rates and shares are those of both.
  *
  * Errors: INFER_ERR_INVALID_ARGUMENT when one is NULL or too small.
+ * Threads: any, while nobody changes the structs.
  */
 infer_status infer_stats_merge(infer_stats *total,
                                const infer_stats *other,
                                infer_error **error);
+
+/* ---- Kernels ---- */
+
+/*
+ * Creates the kernels of a level: "scalar", "avx2", "avx512", "neon", or "auto" for the best this CPU has, lowered by
+ * the environment variable INFER_CPU_LEVEL if that is set. level is NUL-terminated; NULL is "auto". Free it with
+ * infer_kernels_free().
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT for another word, INFER_ERR_UNSUPPORTED for a level that this CPU or this build
+ * does not have, naming those it has.
+ * Threads: any.
+ */
+infer_status infer_kernels_create(const char *level,
+                                  infer_kernels **kernels,
+                                  infer_error **error);
+
+/*
+ * Frees kernels. NULL is ignored.
+ *
+ * Threads: any; nobody else may be using the handle.
+ */
+void infer_kernels_free(infer_kernels *kernels);
+
+/*
+ * The level of kernels: "scalar", "avx2", "avx512" or "neon", never "auto"; "" for NULL. The text lives forever.
+ *
+ * Threads: any.
+ */
+const char *infer_kernels_level(const infer_kernels *kernels);
+
+/*
+ * The levels that this CPU and this build have, one for each index from 0 on, lowest first; NULL behind the last. The
+ * text lives forever.
+ *
+ * Threads: any, also in a forked child and inside a callback.
+ */
+const char *infer_kernels_level_at(size_t index);
+
+/*
+ * Dot product: *out = the sum of a[i] * b[i] for n elements. The error can grow with n.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_dot(const infer_kernels *kernels,
+                               const float *a,
+                               const float *b,
+                               size_t n,
+                               float *out,
+                               infer_error **error);
+
+/*
+ * Dot product with compensated summation (Kahan): as infer_kernels_dot(), but the error stays within a few units in the
+ * last place of the sum of |a[i] * b[i]|, whatever n is. Takes a few times as long.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_dot_kahan(const infer_kernels *kernels,
+                                     const float *a,
+                                     const float *b,
+                                     size_t n,
+                                     float *out,
+                                     infer_error **error);
+
+/*
+ * Sum: *out = the sum of x[i] for n elements; 0 for none. The error can grow with n.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_sum(const infer_kernels *kernels,
+                               const float *x,
+                               size_t n,
+                               float *out,
+                               infer_error **error);
+
+/*
+ * Matrix product: c = a * b, where a has m rows of k values, b has k rows of n, and c gets m rows of n, all without
+ * gaps. Each value of c is one sum over k in ascending order. c may not overlap a or b.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_matmul(const infer_kernels *kernels,
+                                  const float *a,
+                                  const float *b,
+                                  size_t m,
+                                  size_t k,
+                                  size_t n,
+                                  float *c,
+                                  infer_error **error);
+
+/*
+ * Matrix product of signed bytes, exact: c = a * b with the shapes of infer_kernels_matmul(). k is at most 131071, so
+ * that no sum leaves int32_t. c may not overlap a or b.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_matmul_i8(const infer_kernels *kernels,
+                                     const int8_t *a,
+                                     const int8_t *b,
+                                     size_t m,
+                                     size_t k,
+                                     size_t n,
+                                     int32_t *c,
+                                     infer_error **error);
+
+/*
+ * Sums: out[i] = a[i] + b[i] for n elements. out may be a or b.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_add(const infer_kernels *kernels,
+                               const float *a,
+                               const float *b,
+                               size_t n,
+                               float *out,
+                               infer_error **error);
+
+/*
+ * Products: out[i] = a[i] * b[i] for n elements. out may be a or b.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_mul(const infer_kernels *kernels,
+                               const float *a,
+                               const float *b,
+                               size_t n,
+                               float *out,
+                               infer_error **error);
+
+/*
+ * Rectifier: out[i] = max(x[i], 0) for n elements; NaN stays. out may be x.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_relu(const infer_kernels *kernels,
+                                const float *x,
+                                size_t n,
+                                float *out,
+                                infer_error **error);
+
+/*
+ * Sigmoid-weighted unit, also called swish: out[i] = x[i] / (1 + exp(-x[i])) for n elements. out may be x.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_silu(const infer_kernels *kernels,
+                                const float *x,
+                                size_t n,
+                                float *out,
+                                infer_error **error);
+
+/*
+ * Gaussian error unit in its tanh form, the one that language models use:
+ * out[i] = x[i] / 2 * (1 + tanh(sqrt(2 / pi) * (x[i] + 0.044715 * x[i]^3))) for n elements. out may be x.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_gelu(const infer_kernels *kernels,
+                                const float *x,
+                                size_t n,
+                                float *out,
+                                infer_error **error);
+
+/*
+ * Sigmoid: out[i] = 1 / (1 + exp(-x[i])) for n elements. out may be x.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_sigmoid(const infer_kernels *kernels,
+                                   const float *x,
+                                   size_t n,
+                                   float *out,
+                                   infer_error **error);
+
+/*
+ * Softmax: out[i] = exp(x[i] - max) / the sum of exp(x[j] - max) for n elements, max being the largest. An element of
+ * -INFINITY gets 0; a NaN, an infinity, or nothing but -INFINITY makes all NaN. out may be x.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_softmax(const infer_kernels *kernels,
+                                   const float *x,
+                                   size_t n,
+                                   float *out,
+                                   infer_error **error);
+
+/*
+ * Root-mean-square norm: out[i] = x[i] / sqrt(mean of x[j]^2 + eps) * weight[i] for n elements. out may be x, and may
+ * not overlap weight.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_rms_norm(const infer_kernels *kernels,
+                                    const float *x,
+                                    const float *weight,
+                                    size_t n,
+                                    float eps,
+                                    float *out,
+                                    infer_error **error);
+
+/*
+ * Layer norm: out[i] = (x[i] - mean) / sqrt(variance + eps) * weight[i] + bias[i] for n elements, the variance being the
+ * mean of (x[j] - mean)^2. bias may be NULL for none. out may be x, and may not overlap weight or bias.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT.
+ * Threads: any.
+ */
+infer_status infer_kernels_layer_norm(const infer_kernels *kernels,
+                                      const float *x,
+                                      const float *weight,
+                                      const float *bias,
+                                      size_t n,
+                                      float eps,
+                                      float *out,
+                                      infer_error **error);
+
+/*
+ * Rotary position embedding, in place: x has n_heads rows of head_dim values, all at the same position. In each row the
+ * first 2 * n_pairs values are turned pair by pair, (a, b) to (a * cos[i] - b * sin[i], a * sin[i] + b * cos[i]) for
+ * pair i; the others stay. cos and sin have n_pairs values, those of the angles: position times frequency i. pairs is an
+ * infer_rope_pairs. x may not overlap cos or sin.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT, also when 2 * n_pairs is more than head_dim.
+ * Threads: any.
+ */
+infer_status infer_kernels_rope(const infer_kernels *kernels,
+                                float *x,
+                                size_t n_heads,
+                                size_t head_dim,
+                                const float *cos,
+                                const float *sin,
+                                size_t n_pairs,
+                                uint32_t pairs,
+                                infer_error **error);
+
+/*
+ * Expands a row of a GGUF tensor: out gets the n values of the blocks in src. type_name is NUL-terminated, one of
+ * F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4; n is a multiple of its block (32,
+ * 256 for the names with _K and for IQ4_XS, 1 for floats) and src_bytes the size of these blocks. All levels give the
+ * same bits. out may not overlap src.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT, INFER_ERR_UNSUPPORTED for another type of the file format.
+ * Threads: any.
+ */
+infer_status infer_kernels_dequantize(const infer_kernels *kernels,
+                                      const char *type_name,
+                                      const uint8_t *src,
+                                      size_t src_bytes,
+                                      size_t n,
+                                      float *out,
+                                      infer_error **error);
+
+/*
+ * Writes n values as a row of a GGUF tensor; type_name is "F32", "F16" or "BF16". Values are rounded to nearest even.
+ * out_bytes is the size of the row: 4 or 2 bytes per value. All levels give the same bits. out may not overlap x.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT, INFER_ERR_UNSUPPORTED for another type of the file format.
+ * Threads: any.
+ */
+infer_status infer_kernels_quantize(const infer_kernels *kernels,
+                                    const char *type_name,
+                                    const float *x,
+                                    size_t n,
+                                    uint8_t *out,
+                                    size_t out_bytes,
+                                    infer_error **error);
 
 #ifdef __cplusplus
 }  // extern "C"

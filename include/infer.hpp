@@ -14,7 +14,7 @@
 ///   way that library does it.
 /// Options. A setter returns its options, so that calls can be chained. One that fails throws; without exceptions the
 ///   first failure is kept, told by failure(), and answered by the call that is given the options.
-/// Handles. model, engine, request, queue and threads can be moved and not copied. They can be destroyed in any order
+/// Handles. model, engine, request, queue, threads and kernels can be moved and not copied. They can be destroyed in any order
 ///   and on any thread: what something still needs lives on. One that was moved from, or default-constructed, is
 ///   empty; using it is an error and not a crash.
 /// Threads. A const member function may be called at the same time from several threads, any other member function by
@@ -32,6 +32,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <functional>
+#include <initializer_list>
 #include <iterator>
 #include <locale>
 #include <memory>
@@ -1091,6 +1092,200 @@ inline outcome<std::vector<option_info>> describe_options() {
 inline std::string_view version() noexcept { return infer_version(); }
 /// The best set of kernels this CPU can run.
 inline std::string_view cpu_level_name() noexcept { return infer_cpu_level_name(); }
+
+/// Which values of a head kernels::rope() turns together.
+enum class rope_pairs : std::uint32_t { adjacent = INFER_ROPE_ADJACENT, neox = INFER_ROPE_NEOX };
+
+/// Vector and matrix operations of one CPU level on arrays of yours. Lengths are those of the spans: where they do not fit
+/// together, the call fails with status::invalid_argument. An output may be an input where infer.h says so.
+class kernels {
+public:
+  /// An empty handle.
+  kernels() noexcept = default;
+  /// Takes over a C handle.
+  explicit kernels(infer_kernels *raw) noexcept : handle_(raw) {}
+
+  /// "auto", or one of levels(). A level this CPU does not have is status::unsupported.
+  static outcome<kernels> create(std::string_view level = "auto") {
+    const auto text = detail::terminated("the level", level);
+    if (!text)
+      return detail::finish(result<kernels>(text.error()));
+    return detail::finish(detail::create<kernels, infer_kernels>([&](infer_kernels **out, infer_error **e) {
+      return infer_kernels_create(text->c_str(), out, e);
+    }));
+  }
+  /// The levels there are, lowest first.
+  static std::vector<std::string_view> levels() {
+    std::vector<std::string_view> all;
+    while (const char *level = infer_kernels_level_at(all.size()))
+      all.emplace_back(level);
+    return all;
+  }
+  /// The level, never "auto"; empty for an empty handle.
+  std::string_view level() const noexcept { return infer_kernels_level(get()); }
+
+  /// The sum of a[i] * b[i].
+  outcome<float> dot(span<const float> a, span<const float> b) const {
+    return reduce({b.size()}, a.size(), [&](float *out, infer_error **e) {
+      return infer_kernels_dot(get(), a.data(), b.data(), a.size(), out, e);
+    });
+  }
+  /// The same with an error that does not grow with the length.
+  outcome<float> dot_kahan(span<const float> a, span<const float> b) const {
+    return reduce({b.size()}, a.size(), [&](float *out, infer_error **e) {
+      return infer_kernels_dot_kahan(get(), a.data(), b.data(), a.size(), out, e);
+    });
+  }
+  /// The sum of x[i].
+  outcome<float> sum(span<const float> x) const {
+    return reduce({}, x.size(), [&](float *out, infer_error **e) {
+      return infer_kernels_sum(get(), x.data(), x.size(), out, e);
+    });
+  }
+
+  /// c = a * b with a of m * k values, b of k * n and c of m * n, row by row.
+  outcome<void> matmul(span<const float> a, span<const float> b, std::size_t m, std::size_t k, std::size_t n,
+                       span<float> c) const {
+    return multiply({a.size(), b.size(), c.size()}, {m, k, n}, [&](infer_error **e) {
+      return infer_kernels_matmul(get(), a.data(), b.data(), m, k, n, c.data(), e);
+    });
+  }
+  /// The same for signed bytes, exact; k is at most 131071.
+  outcome<void> matmul_i8(span<const std::int8_t> a, span<const std::int8_t> b, std::size_t m, std::size_t k,
+                          std::size_t n, span<std::int32_t> c) const {
+    return multiply({a.size(), b.size(), c.size()}, {m, k, n}, [&](infer_error **e) {
+      return infer_kernels_matmul_i8(get(), a.data(), b.data(), m, k, n, c.data(), e);
+    });
+  }
+
+  /// out[i] = a[i] + b[i].
+  outcome<void> add(span<const float> a, span<const float> b, span<float> out) const {
+    return map({a.size(), b.size()}, out.size(), [&](infer_error **e) {
+      return infer_kernels_add(get(), a.data(), b.data(), out.size(), out.data(), e);
+    });
+  }
+  /// out[i] = a[i] * b[i].
+  outcome<void> mul(span<const float> a, span<const float> b, span<float> out) const {
+    return map({a.size(), b.size()}, out.size(), [&](infer_error **e) {
+      return infer_kernels_mul(get(), a.data(), b.data(), out.size(), out.data(), e);
+    });
+  }
+  /// out[i] = max(x[i], 0).
+  outcome<void> relu(span<const float> x, span<float> out) const {
+    return map({x.size()}, out.size(), [&](infer_error **e) {
+      return infer_kernels_relu(get(), x.data(), out.size(), out.data(), e);
+    });
+  }
+  /// out[i] = x[i] / (1 + exp(-x[i])).
+  outcome<void> silu(span<const float> x, span<float> out) const {
+    return map({x.size()}, out.size(), [&](infer_error **e) {
+      return infer_kernels_silu(get(), x.data(), out.size(), out.data(), e);
+    });
+  }
+  /// The Gaussian error unit in its tanh form.
+  outcome<void> gelu(span<const float> x, span<float> out) const {
+    return map({x.size()}, out.size(), [&](infer_error **e) {
+      return infer_kernels_gelu(get(), x.data(), out.size(), out.data(), e);
+    });
+  }
+  /// out[i] = 1 / (1 + exp(-x[i])).
+  outcome<void> sigmoid(span<const float> x, span<float> out) const {
+    return map({x.size()}, out.size(), [&](infer_error **e) {
+      return infer_kernels_sigmoid(get(), x.data(), out.size(), out.data(), e);
+    });
+  }
+  /// out[i] = exp(x[i]) / the sum of exp(x[j]).
+  outcome<void> softmax(span<const float> x, span<float> out) const {
+    return map({x.size()}, out.size(), [&](infer_error **e) {
+      return infer_kernels_softmax(get(), x.data(), out.size(), out.data(), e);
+    });
+  }
+  /// out[i] = x[i] / sqrt(mean of x[j]^2 + eps) * weight[i].
+  outcome<void> rms_norm(span<const float> x, span<const float> weight, float eps, span<float> out) const {
+    return map({x.size(), weight.size()}, out.size(), [&](infer_error **e) {
+      return infer_kernels_rms_norm(get(), x.data(), weight.data(), out.size(), eps, out.data(), e);
+    });
+  }
+  /// out[i] = (x[i] - mean) / sqrt(variance + eps) * weight[i] + bias[i]; an empty bias is none.
+  outcome<void> layer_norm(span<const float> x, span<const float> weight, span<const float> bias, float eps,
+                           span<float> out) const {
+    return map({x.size(), weight.size(), bias.empty() ? out.size() : bias.size()}, out.size(), [&](infer_error **e) {
+      return infer_kernels_layer_norm(get(), x.data(), weight.data(), bias.empty() ? nullptr : bias.data(), out.size(),
+                                      eps, out.data(), e);
+    });
+  }
+  /// Turns the first 2 * cos.size() values of each row of head_dim values, pair by pair, in place.
+  outcome<void> rope(span<float> x, std::size_t head_dim, span<const float> cos, span<const float> sin,
+                     rope_pairs pairs) const {
+    const std::size_t heads = head_dim == 0 ? 0 : x.size() / head_dim;
+    return map({sin.size(), heads * head_dim == x.size() ? cos.size() : cos.size() + 1}, cos.size(),
+               [&](infer_error **e) {
+                 return infer_kernels_rope(get(), x.data(), heads, head_dim, cos.data(), sin.data(), cos.size(),
+                                           static_cast<std::uint32_t>(pairs), e);
+               });
+  }
+
+  /// Expands the blocks in src, of the tensor type with this name, like "Q4_K".
+  outcome<void> dequantize(std::string_view type_name, span<const std::uint8_t> src, span<float> out) const {
+    return named(type_name, [&](const char *name, infer_error **e) {
+      return infer_kernels_dequantize(get(), name, src.data(), src.size(), out.size(), out.data(), e);
+    });
+  }
+  /// Writes values as a row of type "F32", "F16" or "BF16".
+  outcome<void> quantize(std::string_view type_name, span<const float> x, span<std::uint8_t> out) const {
+    return named(type_name, [&](const char *name, infer_error **e) {
+      return infer_kernels_quantize(get(), name, x.data(), x.size(), out.data(), out.size(), e);
+    });
+  }
+
+  explicit operator bool() const noexcept { return handle_ != nullptr; }
+  /// The C handle, which stays owned by this object.
+  infer_kernels *get() const noexcept { return handle_.get(); }
+
+private:
+  struct shape {
+    std::size_t m, k, n;
+  };
+  struct sizes {
+    std::size_t a, b, c;
+  };
+  static bool fits(std::initializer_list<std::size_t> lengths, std::size_t n) noexcept {
+    for (const std::size_t length : lengths)
+      if (length != n)
+        return false;
+    return true;
+  }
+  /// Whether x * y is the length; an overflow is not.
+  static bool fits(std::size_t x, std::size_t y, std::size_t length) noexcept {
+    return x == 0 || y == 0 ? length == 0 : length % x == 0 && length / x == y;
+  }
+  static error mismatch() { return error(status::invalid_argument, "the lengths of the arrays do not fit together"); }
+
+  template <class Call>
+  static outcome<float> reduce(std::initializer_list<std::size_t> lengths, std::size_t n, Call &&call) {
+    if (!fits(lengths, n))
+      return detail::finish(result<float>(mismatch()));
+    return detail::finish(detail::get(0.0f, std::forward<Call>(call)));
+  }
+  template <class Call>
+  static outcome<void> map(std::initializer_list<std::size_t> lengths, std::size_t n, Call &&call) {
+    if (!fits(lengths, n))
+      return detail::finish(result<void>(mismatch()));
+    return detail::finish(detail::run(std::forward<Call>(call)));
+  }
+  template <class Call> static outcome<void> multiply(sizes found, shape s, Call &&call) {
+    if (!fits(s.m, s.k, found.a) || !fits(s.k, s.n, found.b) || !fits(s.m, s.n, found.c))
+      return detail::finish(result<void>(mismatch()));
+    return detail::finish(detail::run(std::forward<Call>(call)));
+  }
+  template <class Call> static outcome<void> named(std::string_view type_name, Call &&call) {
+    const auto name = detail::terminated("the name of a type", type_name);
+    if (!name)
+      return detail::finish(result<void>(name.error()));
+    return detail::finish(detail::run([&](infer_error **e) { return call(name->c_str(), e); }));
+  }
+  detail::handle<infer_kernels, infer_kernels_free> handle_;
+};
 
 /// What happened between two snapshots of the same engine.
 inline outcome<infer_stats> stats_delta(const infer_stats &later, const infer_stats &earlier) {

@@ -24,6 +24,7 @@ struct Example {
 static HELLO: Example = Example::new("hello.c");
 static BATCH: Example = Example::new("batch.c");
 static CHAT: Example = Example::new("chat.c");
+static KERNELS: Example = Example::new("kernels.c");
 
 impl Example {
     const fn new(name: &'static str) -> Self {
@@ -173,6 +174,35 @@ fn chat_carries_the_conversation_on() {
                 .unwrap()
                 .contains("no chat template")
         );
+    });
+}
+
+#[test]
+fn kernels_prints_a_line_for_every_function_and_level() {
+    use infer::kernel::CpuLevel;
+    // All that take a handle, free and level aside; rope has two lines.
+    let header = std::fs::read_to_string(c::root().join("include/infer.h")).unwrap();
+    let functions = header.matches("infer_status infer_kernels_").count() - 1;
+    let levels: Vec<&str> = CpuLevel::available().into_iter().map(CpuLevel::name).collect();
+    KERNELS.each(|kernels| {
+        let text = output(kernels, &["0.1"], "");
+        let lines: Vec<Vec<&str>> = text
+            .lines()
+            .skip(1)
+            .map(|l| l.split_whitespace().collect())
+            .collect();
+        assert_eq!(lines.len(), (functions + 1) * levels.len(), "{text}");
+        for (i, line) in lines.iter().enumerate() {
+            let [.., level, time, ratio, difference] = line[..] else {
+                panic!("{text}");
+            };
+            assert_eq!(level, levels[i % levels.len()]);
+            let number = |text: &str| text.parse::<f64>().unwrap();
+            assert!(number(time) > 0.0 && number(ratio) > 0.0, "{text}");
+            // Levels differ by rounding; what is exact is the same.
+            let exact = ["matmul_i8", "add", "mul", "relu", "dequantize", "quantize"].contains(&line[0]);
+            assert!(number(difference) <= if exact { 0.0 } else { 1e-3 }, "{text}");
+        }
     });
 }
 

@@ -3,48 +3,44 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
 
 mod c;
+#[path = "common/header.rs"]
+mod header;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use header::{Header, Kind};
+
 fn committed() -> String {
     std::fs::read_to_string(c::root().join("include/infer.h")).unwrap()
-}
-
-fn without_comments(header: &str) -> String {
-    let mut out = String::new();
-    let mut rest = header;
-    while let Some((before, after)) = rest.split_once("/*") {
-        out.push_str(before);
-        rest = after.split_once("*/").unwrap().1;
-    }
-    out + rest
-}
-
-/// Words of a text that look like names.
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
 }
 
 /// Names that are followed by an opening parenthesis.
 fn called(text: &str) -> BTreeSet<String> {
     text.match_indices('(')
-        .filter_map(|(at, _)| words(&text[..at]).last())
+        .filter_map(|(at, _)| {
+            text[..at]
+                .rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+                .next()
+        })
         .filter(|name| name.starts_with("infer_"))
         .map(str::to_string)
         .collect()
 }
 
 fn functions() -> BTreeSet<String> {
-    called(&without_comments(&committed()))
+    Header::generated()
+        .functions()
+        .map(|(item, _)| item.name.clone())
+        .collect()
 }
 
 #[test]
 fn the_committed_header_is_the_generated_one() {
-    let generated = std::fs::read_to_string(concat!(env!("OUT_DIR"), "/infer.h")).unwrap();
+    let generated = header::GENERATED;
     if std::env::var_os("LIBINFER_BLESS").is_some() {
-        std::fs::write(c::root().join("include/infer.h"), &generated).unwrap();
+        std::fs::write(c::root().join("include/infer.h"), generated).unwrap();
     }
     let committed = committed();
     let different = generated
@@ -59,50 +55,95 @@ fn the_committed_header_is_the_generated_one() {
     );
 }
 
-#[test]
-fn the_header_compiles_alone_in_every_dialect() {
-    let source = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("alone-{}.c", std::process::id()));
-    // Every initializer macro is used, so that one that misses a field is a warning and so an error.
-    let mut text = String::from("#include \"infer.h\"\nint main(void) {\n");
-    let header = committed();
-    let mut inits = 0;
-    for name in words(&header)
-        .filter(|w| w.ends_with("_INIT"))
-        .collect::<BTreeSet<_>>()
-    {
-        if header.contains(&format!("#define {name} ")) {
-            let of = name.trim_end_matches("_INIT").to_lowercase();
-            text.push_str(&format!("  {of} x{inits} = {name}; (void)x{inits};\n"));
-            inits += 1;
-        }
+/// Compilers, a language and the dialects of it that the header has to be valid in.
+const DIALECTS: [([&str; 2], &str, &[&str]); 2] = [
+    (["gcc", "clang"], "c", &["c99", "c11", "c17", "c2x"]),
+    (["g++", "clang++"], "c++", &["c++17", "c++20"]),
+];
+
+/// Compiles a program that includes the header twice and uses every initializer macro, in every dialect. What the
+/// compilers said against it comes with the dialect.
+fn complaints(header: &str) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("infer.h"), header).unwrap();
+    // An initializer that misses a field is a warning and so an error.
+    let mut program = String::from("#include \"infer.h\"\n#include \"infer.h\"\nint main(void) {\n");
+    let mut initializers = 0;
+    for (i, (name, of)) in Header::parse(header).initializers().enumerate() {
+        program.push_str(&format!("  {of} x{i} = {name}; (void)x{i};\n"));
+        initializers += 1;
     }
-    assert!(inits >= 6, "{text}");
-    text.push_str("  return INFER_OK;\n}\n");
-    std::fs::write(&source, text).unwrap();
-    let dialects = |compilers: [&'static str; 2], language, standards: &[&'static str]| {
+    assert!(initializers >= 6, "{program}");
+    program.push_str("  return INFER_OK;\n}\n");
+    let source = folder.path().join("alone.c");
+    std::fs::write(&source, program).unwrap();
+    let mut complaints = Vec::new();
+    for (compilers, language, standards) in DIALECTS {
         for compiler in compilers {
             if !c::compiler(compiler, "the header compiles alone") {
                 continue;
             }
             for standard in standards {
                 let output = Command::new(compiler)
-                    .args(["-x", language, &format!("-std={standard}"), "-fsyntax-only", "-I"])
-                    .arg(c::root().join("include"))
+                    .args(["-x", language, &format!("-std={standard}"), "-fsyntax-only"])
                     .args(c::STRICT)
+                    .args(["-Wconversion", "-I"])
+                    .arg(folder.path())
                     .arg(&source)
                     .output()
                     .unwrap();
-                assert!(
-                    output.status.success(),
-                    "{compiler} {standard}:\n{}",
-                    String::from_utf8_lossy(&output.stderr)
-                );
+                if !output.status.success() {
+                    let said = String::from_utf8_lossy(&output.stderr);
+                    complaints.push(format!("{compiler} {standard}: {said}"));
+                }
             }
         }
-    };
-    dialects(["gcc", "clang"], "c", &["c99", "c11", "c17", "c2x"]);
-    dialects(["g++", "clang++"], "c++", &["c++17", "c++20"]);
-    let _ = std::fs::remove_file(source);
+    }
+    complaints
+}
+
+#[test]
+fn the_header_compiles_alone_and_twice_in_every_dialect() {
+    let complaints = complaints(&committed());
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
+
+#[test]
+fn a_defect_of_the_header_is_seen_in_every_dialect_that_it_breaks() {
+    if !["gcc", "g++", "clang", "clang++"]
+        .iter()
+        .all(|compiler| c::compiler(compiler, "planted defects of the header"))
+    {
+        return;
+    }
+    let header = committed();
+    // What is replaced, by what, and in how many of the twelve ways to compile it is wrong.
+    for (from, to, expected) in [
+        ("#define INFER_H\n", "", 12),
+        ("#include <stdint.h>\n", "", 12),
+        (
+            "INFER_MEMORY_ESTIMATE_INIT { sizeof(infer_memory_estimate), 0, ",
+            "INFER_MEMORY_ESTIMATE_INIT { sizeof(infer_memory_estimate), ",
+            12,
+        ),
+        (
+            "INFER_OPTION_INFO_INIT { sizeof(infer_option_info), 0, NULL",
+            "INFER_OPTION_INFO_INIT { sizeof(infer_option_info), 0.5, NULL",
+            12,
+        ),
+        // What only C has, and what only C++ has.
+        ("uint32_t n_vocab;", "uint32_t class;", 4),
+        (
+            "typedef uint32_t infer_channel;",
+            "typedef uint32_t &infer_channel;",
+            8,
+        ),
+    ] {
+        let planted = header.replacen(from, to, 1);
+        assert_ne!(planted, header, "{from}");
+        let complaints = complaints(&planted);
+        assert_eq!(complaints.len(), expected, "{from}: {complaints:#?}");
+    }
 }
 
 #[test]
@@ -137,13 +178,21 @@ fn comments_speak_of_functions_that_exist() {
 
 #[test]
 fn the_header_has_no_inline_functions_and_no_lower_case_macros() {
-    let header = committed();
-    assert!(!without_comments(&header).contains("inline"));
-    for line in header.lines().filter_map(|l| l.strip_prefix("#define ")) {
-        let name = words(line).next().unwrap();
-        assert_eq!(name, name.to_uppercase());
-        assert!(name.starts_with("INFER_"), "{name}");
+    let header = Header::generated();
+    assert!(header.items.iter().all(|item| !item.code.contains("inline")));
+    let mut macros = 0;
+    for item in &header.items {
+        if let Kind::Macro(_) = item.kind {
+            assert_eq!(item.name, item.name.to_uppercase());
+            assert!(item.name.starts_with("INFER_"), "{}", item.name);
+            macros += 1;
+        }
     }
+    assert_eq!(
+        macros,
+        committed().matches("\n#define ").count() - 1,
+        "the guard is one more"
+    );
 }
 
 #[test]
@@ -169,7 +218,7 @@ fn the_shared_library_has_its_soname_and_stays_loaded() {
 }
 
 macro_rules! layout {
-    ($out:ident, $($name:ident { $($field:ident),* $(,)? })*) => {$(
+    ($out:ident, $listed:ident, $($name:ident { $($field:ident),* $(,)? })*) => {$(
         $out.push_str(&format!(
             "_Static_assert(sizeof({0}) == {1}, \"{0}\");\n",
             stringify!($name), size_of::<infer::ffi::$name>()
@@ -178,6 +227,7 @@ macro_rules! layout {
             "_Static_assert(offsetof({0}, {1}) == {2}, \"{0}.{1}\");\n",
             stringify!($name), stringify!($field), std::mem::offset_of!(infer::ffi::$name, $field)
         ));)*
+        $listed.push((stringify!($name), vec![$(stringify!($field)),*]));
     )*};
 }
 
@@ -187,12 +237,8 @@ fn c_and_rust_agree_on_the_layout_of_structs() {
         return;
     }
     let mut text = String::from("#include \"infer.h\"\n");
-    layout! { text,
-        infer_event {
-            struct_size, kind, tag, choice, channel, text, text_len, tokens, n_tokens, finish_reason, reserved, stop,
-            stop_len, error, prompt_tokens, cached_tokens, generated_tokens, queue_time_ns, time_to_first_token_ns,
-            total_time_ns, decode_tokens_per_second,
-        }
+    let mut listed: Vec<(&str, Vec<&str>)> = Vec::new();
+    layout! { text, listed,
         infer_option_info { struct_size, reserved, object, name, type_name, default_value, range, doc }
         infer_log_record { struct_size, level, target, message, fields_json }
         infer_model_info {
@@ -201,21 +247,34 @@ fn c_and_rust_agree_on_the_layout_of_structs() {
         }
         infer_memory_estimate { struct_size, reserved, weights, kv_cache, workspace, total }
         infer_stats {
-            struct_size, reserved, requests_submitted, running, max_batch, queue_time_ns, decode_time_ns,
-            prefill_ffn_time_ns, kv_bytes_used, panics, decode_tokens_per_second, decode_sampling_share,
+            struct_size, reserved, requests_submitted, requests_refused, requests_completed, requests_cancelled,
+            requests_expired, requests_failed, running, queued, steps, max_batch, prompt_tokens, generated_tokens,
+            queue_time_ns, max_queue_time_ns, time_to_first_token_ns, max_time_to_first_token_ns, prefill_time_ns,
+            decode_time_ns, prefill_embedding_time_ns, prefill_attention_time_ns, prefill_ffn_time_ns,
+            prefill_projection_time_ns, prefill_sampling_time_ns, decode_embedding_time_ns, decode_attention_time_ns,
+            decode_ffn_time_ns, decode_projection_time_ns, decode_sampling_time_ns, kv_bytes_used, kv_bytes_peak,
+            kv_bytes_budget, kv_tokens_used, panics, decode_tokens_per_second, prefill_tokens_per_second,
+            prefill_embedding_share, prefill_attention_share, prefill_ffn_share, prefill_projection_share,
+            prefill_sampling_share, decode_embedding_share, decode_attention_share, decode_ffn_share,
+            decode_projection_share, decode_sampling_share,
+        }
+        infer_event {
+            struct_size, kind, tag, choice, channel, text, text_len, tokens, n_tokens, finish_reason, reserved, stop,
+            stop_len, error, prompt_tokens, cached_tokens, generated_tokens, queue_time_ns, time_to_first_token_ns,
+            total_time_ns, decode_tokens_per_second,
         }
     }
-    // Every status has the number that Rust gives it.
-    for (name, number) in [
-        ("INFER_OK", infer::ffi::infer_status::INFER_OK as i32),
-        ("INFER_END", infer::ffi::infer_status::INFER_END as i32),
-        (
-            "INFER_ERR_NOT_FOUND",
-            infer::ffi::infer_status::INFER_ERR_NOT_FOUND as i32,
-        ),
-    ] {
-        text.push_str(&format!("_Static_assert({name} == {number}, \"{name}\");\n"));
-    }
+    let header = Header::generated();
+    let declared: Vec<(&str, Vec<&str>)> = header
+        .structs()
+        .map(|(item, fields)| {
+            (
+                item.name.as_str(),
+                fields.iter().map(|f| f.name.as_str()).collect(),
+            )
+        })
+        .collect();
+    assert_eq!(listed, declared, "every field is compared");
     text.push_str("int main(void) { return 0; }\n");
     let source = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("layout-{}.c", std::process::id()));
     std::fs::write(&source, text).unwrap();
@@ -232,4 +291,32 @@ fn c_and_rust_agree_on_the_layout_of_structs() {
         String::from_utf8_lossy(&output.stderr)
     );
     let _ = std::fs::remove_file(source);
+}
+
+#[test]
+fn every_status_has_the_number_that_the_library_gives_it() {
+    if !c::compiler("gcc", "numbers of statuses") {
+        return;
+    }
+    let header = Header::generated();
+    let status = header.items.iter().find(|item| item.name == "infer_status");
+    let Kind::Enum(constants) = &status.unwrap().kind else {
+        panic!("infer_status has no constants");
+    };
+    assert!(constants.len() > 20);
+    let mut text = String::from("#include <string.h>\n#include \"infer.h\"\nint main(void) {\n");
+    for (i, constant) in constants.iter().enumerate() {
+        let name = &constant.name;
+        text.push_str(&format!(
+            "  if (strcmp(infer_status_name({name}), \"{name}\") != 0) return {};\n",
+            i + 1
+        ));
+    }
+    text.push_str("  return 0;\n}\n");
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("statuses.c");
+    std::fs::write(&source, text).unwrap();
+    let program = c::build("gcc", &source, c::Linking::Shared, "c99");
+    let code = c::run(&program, &[], "").status.code();
+    assert_eq!(code, Some(0), "the number of the first wrong constant");
 }

@@ -18,15 +18,18 @@ const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_V
 };
 
 /// The version of the library that is running, like "0.1.0"; compare INFER_VERSION, which is that of the header. The
-/// text lives forever. May be called from any thread, also in a forked child and from inside a callback.
+/// text lives forever.
+///
+/// Threads: any, also in a forked child and inside a callback.
 #[unsafe(no_mangle)]
 pub extern "C" fn infer_version() -> *const c_char {
     VERSION.as_ptr()
 }
 
-/// The best set of kernels this CPU can run: "scalar", "avx2", "avx512" or "neon". An engine uses it unless its option
-/// cpu_level or the environment variable INFER_CPU_LEVEL says otherwise. The text lives forever. May be called from
-/// any thread, also in a forked child and from inside a callback.
+/// The best set of kernels this CPU can run: "scalar", "avx2", "avx512" or "neon". An engine uses it unless its
+/// option cpu_level or the environment variable INFER_CPU_LEVEL says otherwise. The text lives forever.
+///
+/// Threads: any, also in a forked child and inside a callback.
 #[unsafe(no_mangle)]
 pub extern "C" fn infer_cpu_level_name() -> *const c_char {
     guard::quiet(c"scalar".as_ptr(), || level_name().as_ptr())
@@ -45,6 +48,7 @@ fn level_name() -> &'static CStr {
 /// infer_abi_check(INFER_ABI_VERSION, &error) first when the library is loaded at run time.
 ///
 /// Errors: INFER_ERR_ABI, naming both versions.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_abi_check(abi_version: u32, error: *mut *mut infer_error) -> infer_status {
     let body = || {

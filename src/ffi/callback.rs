@@ -5,9 +5,11 @@ use std::ffi::c_void;
 
 use crate::panic_guard;
 
-/// Frees the user data of a callback. It is called exactly once, on any thread, when the object that owns the
-/// callback and everything created from it no longer need it. When the function that was to set the callback fails,
-/// it is not called.
+/// Frees the user data of a callback. It is called exactly once, when the object that owns the callback and
+/// everything created from it no longer need it. When the function that was to set the callback fails, it is not
+/// called.
+///
+/// Threads: any.
 pub type infer_free_callback = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
 thread_local! {

@@ -17,8 +17,9 @@ use super::status::infer_status;
 use super::{memory, options, string};
 use crate::engine::Engine;
 
-/// Schedules the requests of one model and computes them on its threads. Thread rule: may be used at the same time
-/// from several threads.
+/// Schedules the requests of one model and computes them on its threads.
+///
+/// Threads: any number at the same time.
 pub struct infer_engine {
     _private: [u8; 0],
 }
@@ -65,6 +66,7 @@ pub(crate) fn timeout(milliseconds: i64) -> Option<Duration> {
 ///
 /// Errors: INFER_ERR_NO_MEMORY, INFER_ERR_UNSUPPORTED for a CPU level this machine lacks or a model loaded without
 /// weights, INFER_ERR_INVALID_ARGUMENT for options that contradict each other.
+/// Threads: any, while nobody changes options.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_engine_create(
     model: *const infer_model,
@@ -92,6 +94,8 @@ pub unsafe extern "C" fn infer_engine_create(
 
 /// Frees an engine: its requests end as cancelled, their readers wake up, its threads end. The requests themselves
 /// still have to be freed, before or after. NULL is ignored.
+///
+/// Threads: any; nobody else may be using the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_engine_free(engine: *mut infer_engine) {
     // SAFETY: the conventions of the header.
@@ -104,6 +108,7 @@ pub unsafe extern "C" fn infer_engine_free(engine: *mut infer_engine) {
 /// Errors: INFER_ERR_BUSY when max_queued requests wait, INFER_ERR_CLOSED while draining, INFER_ERR_INVALID_ARGUMENT
 /// without a prompt or with ids outside the vocabulary, INFER_ERR_CONTEXT for a prompt that does not fit,
 /// INFER_ERR_TOKENIZER, INFER_ERR_UNSUPPORTED, INFER_ERR_NO_MEMORY.
+/// Threads: any, while nobody changes options.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_engine_submit(
     engine: *const infer_engine,
@@ -125,9 +130,10 @@ pub unsafe extern "C" fn infer_engine_submit(
 }
 
 /// Submits n requests, all or none: options is an array of n option objects (the same one may appear more than once),
-/// requests receives n requests in the same order.
+/// requests receives n requests in the same order. Free each with infer_request_free().
 ///
 /// Errors: as infer_engine_submit(); the error names the index.
+/// Threads: any, while nobody changes options.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_engine_submit_batch(
     engine: *const infer_engine,
@@ -179,10 +185,13 @@ fn register(state: &EngineState, submitted: crate::engine::Request) -> Result<*m
 }
 
 /// Waits until requests of this engine have events to read, writes up to capacity of them to ready and how many to
-/// *n. They stay ready until they are read. Requests that report to a queue do not appear. Do not free a request of
-/// this engine while another thread may be given it here.
+/// *n. They stay ready until they are read, and stay yours to free with infer_request_free(). Requests that report to
+/// a queue do not appear. Do not free a request of this engine while another thread may be given it here.
 ///
 /// Answers INFER_TIMEOUT with *n = 0 when none became ready.
+///
+/// Errors: INFER_ERR_INVALID_ARGUMENT for a capacity of 0.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_engine_wait(
     engine: *const infer_engine,
@@ -240,6 +249,9 @@ pub unsafe extern "C" fn infer_engine_wait(
 /// have ended. infer_engine_resume() takes requests again.
 ///
 /// Answers INFER_TIMEOUT when some are still running; call again or free the engine.
+///
+/// Errors: INFER_ERR_REENTRANT while another thread is in infer_engine_step().
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_engine_drain(
     engine: *const infer_engine,
@@ -260,6 +272,9 @@ pub unsafe extern "C" fn infer_engine_drain(
 }
 
 /// Stops computing after the current step until infer_engine_resume(). Requests can still be submitted and cancelled.
+///
+/// Errors: those of every call.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_engine_pause(
     engine: *const infer_engine,
@@ -275,6 +290,9 @@ pub unsafe extern "C" fn infer_engine_pause(
 }
 
 /// Goes on after infer_engine_pause(), and takes requests again after infer_engine_drain().
+///
+/// Errors: those of every call.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_engine_resume(
     engine: *const infer_engine,
@@ -291,6 +309,9 @@ pub unsafe extern "C" fn infer_engine_resume(
 
 /// Gives up to bytes of memory that is only kept for speed back to the system. How much it was is written to *freed,
 /// which may be NULL.
+///
+/// Errors: those of every call.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_engine_trim(
     engine: *const infer_engine,
@@ -316,6 +337,9 @@ pub unsafe extern "C" fn infer_engine_trim(
 
 /// Forgets cached keys and values of finished requests: those with this salt, or all when the salt is empty. The salt
 /// is any text up to salt_len bytes.
+///
+/// Errors: INFER_ERR_INVALID_UTF8.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_engine_cache_clear(
     engine: *const infer_engine,
@@ -338,6 +362,7 @@ pub unsafe extern "C" fn infer_engine_cache_clear(
 ///
 /// Errors: INFER_ERR_INVALID_ARGUMENT for an engine that steps by itself, INFER_ERR_REENTRANT while another thread is
 /// in a step.
+/// Threads: any, one at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_engine_step(
     engine: *const infer_engine,
@@ -363,6 +388,7 @@ pub unsafe extern "C" fn infer_engine_step(
 /// Fills stats with a snapshot of the engine's counters. Reading them does not slow the engine down.
 ///
 /// Errors: INFER_ERR_INVALID_ARGUMENT when stats is NULL or too small.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_engine_stats(
     engine: *const infer_engine,
@@ -391,6 +417,7 @@ pub unsafe extern "C" fn infer_engine_stats(
 /// leave some room.
 ///
 /// Errors: INFER_ERR_BUFFER_TOO_SMALL.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_engine_summary(
     engine: *const infer_engine,
@@ -413,6 +440,7 @@ pub unsafe extern "C" fn infer_engine_summary(
 /// needed.
 ///
 /// Errors: INFER_ERR_BUFFER_TOO_SMALL.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_engine_metrics_text(
     engine: *const infer_engine,

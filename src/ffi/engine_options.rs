@@ -12,7 +12,9 @@ use super::status::infer_status;
 use super::threads::infer_threads;
 use crate::options::{EngineOptions, LogLevel, LogRecord};
 
-/// Options of creating an engine. Thread rule: one user at a time.
+/// Options of creating an engine.
+///
+/// Threads: one user at a time.
 pub struct infer_engine_options {
     _private: [u8; 0],
 }
@@ -47,7 +49,10 @@ pub struct infer_log_record {
     pub fields_json: *const c_char,
 }
 
-/// Receives the log records of an engine, on any thread and from several at the same time.
+/// Receives the log records of an engine. record lives until the callback returns; user_data is the pointer given
+/// with it.
+///
+/// Threads: any, several at the same time.
 pub type infer_log_callback =
     Option<unsafe extern "C" fn(record: *const infer_log_record, user_data: *mut c_void)>;
 
@@ -63,12 +68,16 @@ impl Object for infer_engine_options {
 }
 
 /// New options with every default; NULL only when there is no memory. Free them with infer_engine_options_free().
+///
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub extern "C" fn infer_engine_options_new() -> *mut infer_engine_options {
     options::create()
 }
 
 /// Frees options. NULL is ignored.
+///
+/// Threads: any; nobody else may be using the options.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_engine_options_free(options: *mut infer_engine_options) {
     // SAFETY: the conventions of the header.
@@ -78,6 +87,7 @@ pub unsafe extern "C" fn infer_engine_options_free(options: *mut infer_engine_op
 /// Sets the option key to value, both NUL-terminated; infer_options_describe() lists keys, types and ranges.
 ///
 /// Errors: INFER_ERR_INVALID_ARGUMENT for an unknown key or a value outside the range.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_engine_options_set(
     options: *mut infer_engine_options,
@@ -92,7 +102,10 @@ pub unsafe extern "C" fn infer_engine_options_set(
 }
 
 /// Sets the function that receives the log records of engines created with these options; NULL means silence, which
-/// is the default. free_user_data may be NULL.
+/// is the default. free_user_data may be NULL; it runs when the options and all engines created from them are gone.
+///
+/// Errors: those of every call.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_engine_options_set_log(
     options: *mut infer_engine_options,
@@ -118,6 +131,9 @@ pub unsafe extern "C" fn infer_engine_options_set_log(
 
 /// Lets engines created with these options compute on a thread pool that others may share, instead of one of their
 /// own; NULL takes that back. The pool lives on until the last engine that uses it is freed.
+///
+/// Errors: those of every call.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_engine_options_set_threads(
     options: *mut infer_engine_options,

@@ -9,7 +9,9 @@ use super::status::{self, infer_status};
 use super::{fork, guard};
 
 /// Why a call failed: a status and a sentence for people. It belongs to the caller, who frees it with
-/// infer_error_free(). Thread rule: one user at a time; reading it from several threads is fine.
+/// infer_error_free().
+///
+/// Threads: one user at a time; reading it from several is fine.
 pub struct infer_error {
     _private: [u8; 0],
 }
@@ -34,7 +36,9 @@ impl Object for infer_error {
 }
 
 /// The sentence of an error: what was attempted, on what, what was expected and what was found. NUL-terminated UTF-8
-/// that lives as long as the error; "no error" for NULL. May be called in a forked child and from inside a callback.
+/// that lives as long as the error; "no error" for NULL.
+///
+/// Threads: any number of readers, also in a forked child and inside a callback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_error_message(error: *const infer_error) -> *const c_char {
     guard::quiet(c"invalid error handle".as_ptr(), || {
@@ -50,8 +54,9 @@ pub unsafe extern "C" fn infer_error_message(error: *const infer_error) -> *cons
     })
 }
 
-/// The status of an error, the same number that the call answered; INFER_OK for NULL. May be called in a forked child
-/// and from inside a callback.
+/// The status of an error, the same number that the call answered; INFER_OK for NULL.
+///
+/// Threads: any number of readers, also in a forked child and inside a callback.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_error_status(error: *const infer_error) -> i32 {
     guard::quiet(infer_status::INFER_ERR_INTERNAL as i32, || {
@@ -66,6 +71,8 @@ pub unsafe extern "C" fn infer_error_status(error: *const infer_error) -> i32 {
 }
 
 /// Frees an error. NULL is ignored, and so is an error that an event only lent.
+///
+/// Threads: any; nobody else may be using the error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_error_free(error: *mut infer_error) {
     if error.is_null() || STATICS.iter().any(|s| std::ptr::addr_eq(*s, error)) || fork::is_child() {

@@ -34,6 +34,7 @@ const KNOWN: &[(u64, &str)] = &[
     (magic(b"INFreque"), "infer_request"),
     (magic(b"INFqueue"), "infer_queue"),
     (magic(b"INFthrea"), "infer_threads"),
+    (magic(b"INFkerne"), "infer_kernels"),
     (magic(b"INFerror"), "infer_error"),
     (magic(b"INFopt_m"), "infer_model_options"),
     (magic(b"INFopt_e"), "infer_engine_options"),

@@ -12,6 +12,8 @@ use super::string;
 use crate::gguf::{Array, Value};
 
 /// The number of metadata keys of a model; 0 for NULL.
+///
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_metadata_count(model: *const infer_model) -> usize {
     guard::quiet(0, || {
@@ -24,6 +26,9 @@ pub unsafe extern "C" fn infer_model_metadata_count(model: *const infer_model) -
 /// model's handle.
 ///
 /// Answers INFER_END past the last key.
+///
+/// Errors: those of every call.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_metadata_at(
     model: *const infer_model,
@@ -55,6 +60,7 @@ pub unsafe extern "C" fn infer_model_metadata_at(
 /// array as JSON. See "Text out" above for buffer, capacity and needed.
 ///
 /// Errors: INFER_ERR_NOT_FOUND, INFER_ERR_BUFFER_TOO_SMALL, INFER_ERR_INVALID_UTF8.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_metadata_get(
     model: *const infer_model,

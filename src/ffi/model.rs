@@ -16,8 +16,9 @@ use super::string;
 use crate::Result;
 use crate::model::Model;
 
-/// A loaded model: weights, tokenizer, chat template. It does not change after loading. Thread rule: may be used at
-/// the same time from several threads and by several engines.
+/// A loaded model: weights, tokenizer, chat template. It does not change after loading. Several engines may use it.
+///
+/// Threads: any number at the same time.
 pub struct infer_model {
     _private: [u8; 0],
 }
@@ -113,6 +114,7 @@ unsafe impl AbiStruct for infer_memory_estimate {
 ///
 /// Errors: INFER_ERR_IO, INFER_ERR_INVALID_MODEL with the key or tensor that is wrong, INFER_ERR_UNSUPPORTED for an
 /// architecture or tensor type this version does not know, INFER_ERR_NO_MEMORY, INFER_ERR_CANCELLED.
+/// Threads: any, while nobody changes options.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_load(
     path: *const c_char,
@@ -139,6 +141,7 @@ pub unsafe extern "C" fn infer_model_load(
 /// afterwards. options may be NULL. Free the model with infer_model_free().
 ///
 /// Errors: as infer_model_load().
+/// Threads: any, while nobody changes options.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_load_from_memory(
     data: *const c_void,
@@ -180,15 +183,18 @@ unsafe fn load(
 }
 
 /// Frees a model. Engines that use it keep it alive. NULL is ignored.
+///
+/// Threads: any; nobody else may be using the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_free(model: *mut infer_model) {
     // SAFETY: the conventions of the header.
     unsafe { guard::free(model) }
 }
 
-/// Fills info with the model's numbers and names.
+/// Fills info with the model's numbers and names. The names live as long as the model's handle.
 ///
 /// Errors: INFER_ERR_INVALID_ARGUMENT when info is NULL or too small.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_get_info(
     model: *const infer_model,
@@ -232,6 +238,7 @@ pub unsafe extern "C" fn infer_model_get_info(
 /// take. Both options may be NULL.
 ///
 /// Errors: as infer_model_load().
+/// Threads: any, while nobody changes options.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_estimate(
     path: *const c_char,

@@ -11,13 +11,17 @@ use super::options;
 use super::status::infer_status;
 use crate::options::ModelOptions;
 
-/// Options of loading a model. Thread rule: one user at a time.
+/// Options of loading a model.
+///
+/// Threads: one user at a time.
 pub struct infer_model_options {
     _private: [u8; 0],
 }
 
 /// Tells how far loading has come, as a fraction from 0 to 1 that never falls. Answer nonzero to go on and 0 to
-/// cancel: the load then answers INFER_ERR_CANCELLED. It runs on the thread that loads the model.
+/// cancel: the load then answers INFER_ERR_CANCELLED. user_data is the pointer given with the callback.
+///
+/// Threads: the one that loads the model.
 pub type infer_progress_callback = Option<unsafe extern "C" fn(fraction: f32, user_data: *mut c_void) -> u32>;
 
 #[derive(Default)]
@@ -48,12 +52,16 @@ impl Object for infer_model_options {
 }
 
 /// New options with every default; NULL only when there is no memory. Free them with infer_model_options_free().
+///
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub extern "C" fn infer_model_options_new() -> *mut infer_model_options {
     options::create()
 }
 
 /// Frees options. NULL is ignored.
+///
+/// Threads: any; nobody else may be using the options.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_options_free(options: *mut infer_model_options) {
     // SAFETY: the conventions of the header.
@@ -63,6 +71,7 @@ pub unsafe extern "C" fn infer_model_options_free(options: *mut infer_model_opti
 /// Sets the option key to value, both NUL-terminated; infer_options_describe() lists keys, types and ranges.
 ///
 /// Errors: INFER_ERR_INVALID_ARGUMENT for an unknown key or a value outside the range.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_options_set(
     options: *mut infer_model_options,
@@ -76,7 +85,11 @@ pub unsafe extern "C" fn infer_model_options_set(
     unsafe { guard::call("infer_model_options_set", error, body) }
 }
 
-/// Sets the function that is told about the progress of loading; NULL removes it. free_user_data may be NULL.
+/// Sets the function that is told about the progress of loading; NULL removes it. free_user_data may be NULL; it runs
+/// when the options are gone.
+///
+/// Errors: those of every call.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_options_set_progress(
     options: *mut infer_model_options,

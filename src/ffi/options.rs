@@ -63,10 +63,12 @@ fn texts() -> &'static [Texts] {
 }
 
 /// Describes the option number index, counted from 0 over the options of all objects. Lists every option there is:
-/// whatever is listed can be set with the infer_..._options_set() of its object. May be called at the same time from
-/// several threads.
+/// whatever is listed can be set with the infer_..._options_set() of its object. The texts live forever.
 ///
-/// Answers INFER_END past the last option. Errors: INFER_ERR_INVALID_ARGUMENT when info is NULL or too small.
+/// Answers INFER_END past the last option.
+///
+/// Errors: INFER_ERR_INVALID_ARGUMENT when info is NULL or too small.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_options_describe(
     index: usize,

@@ -16,7 +16,8 @@ use super::status::infer_status;
 use crate::engine::Queue;
 
 /// A completion queue: many requests, of one engine or several, report to it, and one thread reads the events of all.
-/// Thread rule: one reader at a time; requests may be pointed at it from any thread.
+///
+/// Threads: one reader at a time; requests may be pointed at it from any.
 pub struct infer_queue {
     _private: [u8; 0],
 }
@@ -34,6 +35,9 @@ impl Object for infer_queue {
 }
 
 /// Creates a queue. Free it with infer_queue_free().
+///
+/// Errors: INFER_ERR_NO_MEMORY.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_queue_create(
     queue: *mut *mut infer_queue,
@@ -57,6 +61,8 @@ pub unsafe extern "C" fn infer_queue_create(
 }
 
 /// Frees a queue. Requests that report to it go on, unread. NULL is ignored.
+///
+/// Threads: any; nobody else may be using the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_queue_free(queue: *mut infer_queue) {
     // SAFETY: the conventions of the header.
@@ -72,6 +78,7 @@ pub unsafe extern "C" fn infer_queue_free(queue: *mut infer_queue) {
 /// INFER_EVENT_FINISHED.
 ///
 /// Errors: INFER_ERR_REENTRANT while another thread reads.
+/// Threads: one reader of the queue at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_queue_next(
     queue: *const infer_queue,
@@ -117,6 +124,7 @@ pub unsafe extern "C" fn infer_queue_next(
 ///
 /// Errors: INFER_ERR_UNSUPPORTED where there is no eventfd, which is everywhere but Linux; INFER_ERR_IO when the
 /// process has too many open files.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_queue_fd(
     queue: *const infer_queue,

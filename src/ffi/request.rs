@@ -13,7 +13,9 @@ use crate::engine::{Poll, Request};
 use crate::error::Error;
 
 /// One submitted completion. It does not keep its engine running: when the engine is freed, the request ends as
-/// cancelled and can still be read. Thread rule: one reader at a time; cancel and the accessors from any thread.
+/// cancelled and can still be read.
+///
+/// Threads: one reader at a time; cancel and the accessors from any.
 pub struct infer_request {
     _private: [u8; 0],
 }
@@ -66,6 +68,7 @@ pub(crate) fn reader<'a>(slots: &'a Mutex<Slots>, what: &str) -> Result<MutexGua
 ///
 /// Errors: INFER_ERR_REENTRANT while another thread reads, INFER_ERR_INVALID_ARGUMENT for a request that reports to a
 /// queue.
+/// Threads: one reader of the request at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_next(
     request: *const infer_request,
@@ -101,7 +104,10 @@ pub unsafe extern "C" fn infer_request_next(
 /// bytes apart, sizeof(infer_event) in your program; they need no initialization. How many were filled is written to
 /// *n. What they point to lives until the next read of the request or until it is freed.
 ///
-/// Answers and errors: as infer_request_next(); *n is 0 unless it is INFER_OK.
+/// Answers as infer_request_next(); *n is 0 unless it is INFER_OK.
+///
+/// Errors: as infer_request_next().
+/// Threads: one reader of the request at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_next_many(
     request: *const infer_request,
@@ -145,8 +151,10 @@ pub unsafe extern "C" fn infer_request_next_many(
 }
 
 /// Cancels a request: it ends within one layer or chunk of its prompt, its memory is released before its last event,
-/// and that event has the reason INFER_FINISH_CANCELLED. Cancelling twice, or after the end, changes nothing. May be
-/// called from any thread, also while another one reads.
+/// and that event has the reason INFER_FINISH_CANCELLED. Cancelling twice, or after the end, changes nothing.
+///
+/// Errors: those of every call.
+/// Threads: any, also while another one reads.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_cancel(
     request: *const infer_request,
@@ -163,6 +171,8 @@ pub unsafe extern "C" fn infer_request_cancel(
 
 /// Frees a request; if it has not ended it is cancelled, without waiting for that. Events of a request that reports to
 /// a queue can still be in there. NULL is ignored.
+///
+/// Threads: any; nobody else may be using the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_free(request: *mut infer_request) {
     // SAFETY: the conventions of the header.
@@ -170,6 +180,8 @@ pub unsafe extern "C" fn infer_request_free(request: *mut infer_request) {
 }
 
 /// The tag from the request's options; 0 for NULL.
+///
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_tag(request: *const infer_request) -> u64 {
     guard::quiet(0, || {
@@ -179,6 +191,8 @@ pub unsafe extern "C" fn infer_request_tag(request: *const infer_request) -> u64
 }
 
 /// A number that no other request of this process has; 0 for NULL.
+///
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_id(request: *const infer_request) -> u64 {
     guard::quiet(0, || {

@@ -11,8 +11,9 @@ use super::status::infer_status;
 use super::{memory, options, string};
 use crate::options::{Prompt, RequestOptions};
 
-/// Options of a request. They can be used for many requests: submitting copies them. Thread rule: one user at a time;
-/// submitting counts as reading.
+/// Options of a request. They can be used for many requests: submitting copies them.
+///
+/// Threads: one user at a time; submitting counts as reading.
 pub struct infer_request_options {
     _private: [u8; 0],
 }
@@ -56,12 +57,16 @@ impl Object for infer_request_options {
 
 /// New options with every default and no prompt; NULL only when there is no memory. Free them with
 /// infer_request_options_free().
+///
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub extern "C" fn infer_request_options_new() -> *mut infer_request_options {
     options::create()
 }
 
 /// Frees options. NULL is ignored.
+///
+/// Threads: any; nobody else may be using the options.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_options_free(options: *mut infer_request_options) {
     // SAFETY: the conventions of the header.
@@ -69,6 +74,9 @@ pub unsafe extern "C" fn infer_request_options_free(options: *mut infer_request_
 }
 
 /// Sets everything back to what infer_request_options_new() gives.
+///
+/// Errors: those of every call.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_options_reset(
     options: *mut infer_request_options,
@@ -87,6 +95,7 @@ pub unsafe extern "C" fn infer_request_options_reset(
 /// infer_request_options_free().
 ///
 /// Errors: INFER_ERR_NO_MEMORY.
+/// Threads: any, while nobody changes options.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_options_copy(
     options: *const infer_request_options,
@@ -112,6 +121,7 @@ pub unsafe extern "C" fn infer_request_options_copy(
 /// Sets the option key to value, both NUL-terminated; infer_options_describe() lists keys, types and ranges.
 ///
 /// Errors: INFER_ERR_INVALID_ARGUMENT for an unknown key or a value outside the range.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_options_set(
     options: *mut infer_request_options,
@@ -129,6 +139,7 @@ pub unsafe extern "C" fn infer_request_options_set(
 /// parse_special say how it becomes tokens.
 ///
 /// Errors: INFER_ERR_INVALID_UTF8, INFER_ERR_NO_MEMORY.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_options_set_prompt(
     options: *mut infer_request_options,
@@ -155,6 +166,7 @@ pub unsafe extern "C" fn infer_request_options_set_prompt(
 /// outside the vocabulary are refused when the request is submitted.
 ///
 /// Errors: INFER_ERR_NO_MEMORY.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_options_set_prompt_ids(
     options: *mut infer_request_options,
@@ -179,6 +191,7 @@ pub unsafe extern "C" fn infer_request_options_set_prompt_ids(
 /// content_lens has their lengths (INFER_NTS allowed), or is NULL when all are NUL-terminated. Everything is copied.
 ///
 /// Errors: INFER_ERR_INVALID_UTF8, INFER_ERR_NO_MEMORY.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_options_set_messages(
     options: *mut infer_request_options,
@@ -207,6 +220,7 @@ pub unsafe extern "C" fn infer_request_options_set_messages(
 /// chat template knows. It replaces any prompt set before.
 ///
 /// Errors: INFER_ERR_INVALID_ARGUMENT when it is not such JSON, INFER_ERR_INVALID_UTF8, INFER_ERR_NO_MEMORY.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_options_set_messages_json(
     options: *mut infer_request_options,
@@ -232,6 +246,7 @@ pub unsafe extern "C" fn infer_request_options_set_messages_json(
 /// Sets how many tokens are generated at most: the option max_tokens.
 ///
 /// Errors: INFER_ERR_INVALID_ARGUMENT outside its range.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_options_set_max_tokens(
     options: *mut infer_request_options,
@@ -247,6 +262,7 @@ pub unsafe extern "C" fn infer_request_options_set_max_tokens(
 /// Sets the temperature: 0 takes the most likely token each time.
 ///
 /// Errors: INFER_ERR_INVALID_ARGUMENT outside its range.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_options_set_temperature(
     options: *mut infer_request_options,
@@ -260,6 +276,9 @@ pub unsafe extern "C" fn infer_request_options_set_temperature(
 }
 
 /// Sets the seed: the same request with the same seed gives the same tokens.
+///
+/// Errors: those of every call.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_options_set_seed(
     options: *mut infer_request_options,
@@ -273,6 +292,9 @@ pub unsafe extern "C" fn infer_request_options_set_seed(
 }
 
 /// Sets the number that comes back in every event of the request.
+///
+/// Errors: those of every call.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_options_set_tag(
     options: *mut infer_request_options,
@@ -288,6 +310,7 @@ pub unsafe extern "C" fn infer_request_options_set_tag(
 /// Adds a text that ends the completion where it appears; it is not part of the output. The text must not be empty.
 ///
 /// Errors: INFER_ERR_INVALID_ARGUMENT, INFER_ERR_INVALID_UTF8, INFER_ERR_NO_MEMORY.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_options_add_stop(
     options: *mut infer_request_options,
@@ -324,6 +347,7 @@ pub unsafe extern "C" fn infer_request_options_add_stop(
 /// Adds a token id that ends the completion.
 ///
 /// Errors: INFER_ERR_NO_MEMORY.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_options_add_stop_id(
     options: *mut infer_request_options,
@@ -348,6 +372,9 @@ pub unsafe extern "C" fn infer_request_options_add_stop_id(
 /// Lets requests report to a queue, marked with tag, instead of being read one by one: infer_queue_next() then gives
 /// their events, and infer_request_next() answers INFER_ERR_INVALID_ARGUMENT. A NULL queue takes that back. What
 /// requests report after the queue was freed is lost.
+///
+/// Errors: those of every call.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_request_options_set_queue(
     options: *mut infer_request_options,

@@ -375,6 +375,7 @@ impl From<&Stats> for infer_stats {
 /// and maxima are those of later, rates and shares are those of the time between. delta may be one of the others.
 ///
 /// Errors: INFER_ERR_INVALID_ARGUMENT when one is NULL or too small.
+/// Threads: any, while nobody changes the structs.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_stats_delta(
     later: *const infer_stats,
@@ -400,6 +401,7 @@ pub unsafe extern "C" fn infer_stats_delta(
 /// rates and shares are those of both.
 ///
 /// Errors: INFER_ERR_INVALID_ARGUMENT when one is NULL or too small.
+/// Threads: any, while nobody changes the structs.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_stats_merge(
     total: *mut infer_stats,

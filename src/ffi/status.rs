@@ -58,7 +58,9 @@ pub enum infer_status {
 use infer_status::*;
 
 /// The name of a status as it is written in C, like "INFER_ERR_BUSY"; "unknown status" for any other number. The text
-/// lives forever. May be called from any thread, also in a forked child and from inside a callback.
+/// lives forever.
+///
+/// Threads: any, also in a forked child and inside a callback.
 #[unsafe(no_mangle)]
 pub extern "C" fn infer_status_name(status: i32) -> *const c_char {
     name(status).as_ptr()

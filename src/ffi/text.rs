@@ -70,10 +70,11 @@ fn flags(given: u32, known: u32) -> Result<(), Failure> {
 
 /// Turns text into token ids and copies them into ids, which has room for capacity of them. How many there are is
 /// always written to *needed, also when there is no room (ids is then left alone); ask for it with a NULL array of
-/// capacity 0. flags combines infer_tokenize_flag. May be called at the same time from several threads.
+/// capacity 0. flags combines infer_tokenize_flag.
 ///
 /// Errors: INFER_ERR_BUFFER_TOO_SMALL, INFER_ERR_INVALID_UTF8, INFER_ERR_TOKENIZER, INFER_ERR_UNSUPPORTED for a model
 /// without a tokenizer or with one this version does not know.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_tokenize(
     model: *const infer_model,
@@ -104,11 +105,11 @@ pub unsafe extern "C" fn infer_model_tokenize(
 }
 
 /// Turns n token ids into text and copies it into buffer. Bytes that are not UTF-8 are replaced by U+FFFD. See "Text
-/// out" above for buffer, capacity and needed. flags combines infer_detokenize_flag. May be called at the same time
-/// from several threads.
+/// out" above for buffer, capacity and needed. flags combines infer_detokenize_flag.
 ///
 /// Errors: INFER_ERR_BUFFER_TOO_SMALL, INFER_ERR_INVALID_ARGUMENT for an id outside the vocabulary,
 /// INFER_ERR_UNSUPPORTED for a model without a tokenizer.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_detokenize(
     model: *const infer_model,
@@ -137,6 +138,7 @@ pub unsafe extern "C" fn infer_model_detokenize(
 /// gives U+FFFD: to show a stream, use the text of events. See "Text out" above for buffer, capacity and needed.
 ///
 /// Errors: as infer_model_detokenize().
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_token_text(
     model: *const infer_model,
@@ -161,6 +163,7 @@ pub unsafe extern "C" fn infer_model_token_text(
 ///
 /// Errors: INFER_ERR_NOT_FOUND when the model has no such token, INFER_ERR_INVALID_ARGUMENT for an unknown kind,
 /// INFER_ERR_UNSUPPORTED for a model without a tokenizer.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_special_token(
     model: *const infer_model,
@@ -185,6 +188,7 @@ pub unsafe extern "C" fn infer_model_special_token(
 /// Writes 1 to *answer when the token ends a completion, else 0. A model can have several such tokens.
 ///
 /// Errors: INFER_ERR_UNSUPPORTED for a model without a tokenizer.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_is_end_of_generation(
     model: *const infer_model,
@@ -223,10 +227,11 @@ fn special_token(model: &Model, kind: u32) -> Result<Option<u32>, Failure> {
 
 /// Renders a conversation of n messages by the model's chat template and copies the text into buffer. For roles,
 /// contents and content_lens see infer_request_options_set_messages(), for buffer, capacity and needed "Text out"
-/// above. flags combines infer_chat_flag. May be called at the same time from several threads.
+/// above. flags combines infer_chat_flag.
 ///
 /// Errors: INFER_ERR_UNSUPPORTED when the model has no template, INFER_ERR_INVALID_ARGUMENT with the template's reason
 /// when it refuses the messages, INFER_ERR_BUFFER_TOO_SMALL, INFER_ERR_INVALID_UTF8.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_apply_chat_template(
     model: *const infer_model,
@@ -253,8 +258,11 @@ pub unsafe extern "C" fn infer_model_apply_chat_template(
     unsafe { guard::call("infer_model_apply_chat_template", error, body) }
 }
 
-/// As infer_model_apply_chat_template(), with the messages as JSON: an array of objects with role, content and
-/// whatever else the template knows.
+/// Renders and copies as infer_model_apply_chat_template() does, with the messages as JSON: an array of objects with
+/// role, content and whatever else the template knows.
+///
+/// Errors: as infer_model_apply_chat_template(), and INFER_ERR_INVALID_ARGUMENT when it is not such JSON.
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_model_apply_chat_template_json(
     model: *const infer_model,

@@ -11,8 +11,9 @@ use super::status::infer_status;
 use super::threads_options::infer_threads_options;
 use crate::kernel::ThreadPool;
 
-/// A pool of worker threads that several engines may share; they take turns. Thread rule: may be used at the same
-/// time from several threads.
+/// A pool of worker threads that several engines may share; they take turns.
+///
+/// Threads: any number at the same time.
 pub struct infer_threads {
     _private: [u8; 0],
 }
@@ -31,6 +32,7 @@ impl Object for infer_threads {
 ///
 /// Errors: INFER_ERR_INVALID_ARGUMENT for a CPU list that this process may not use or more threads than the system
 /// gives, INFER_ERR_NO_MEMORY.
+/// Threads: any, while nobody changes options.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_threads_create(
     options: *const infer_threads_options,
@@ -52,6 +54,8 @@ pub unsafe extern "C" fn infer_threads_create(
 }
 
 /// Frees a pool. Engines that use it keep it alive. NULL is ignored.
+///
+/// Threads: any; nobody else may be using the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_threads_free(threads: *mut infer_threads) {
     // SAFETY: the conventions of the header.
@@ -59,6 +63,8 @@ pub unsafe extern "C" fn infer_threads_free(threads: *mut infer_threads) {
 }
 
 /// The number of threads that compute, that of the engine included; 0 for NULL.
+///
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_threads_count(threads: *const infer_threads) -> u32 {
     guard::quiet(0, || {

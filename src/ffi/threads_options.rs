@@ -11,12 +11,17 @@ use super::options;
 use super::status::infer_status;
 use crate::options::ThreadsOptions;
 
-/// Options of creating a thread pool. Thread rule: one user at a time.
+/// Options of creating a thread pool.
+///
+/// Threads: one user at a time.
 pub struct infer_threads_options {
     _private: [u8; 0],
 }
 
-/// Runs on a thread of a pool when it starts or before it ends, with the thread's number.
+/// Runs on a thread of a pool when it starts or before it ends, with the thread's number and the pointer given with
+/// the hook.
+///
+/// Threads: the one of the pool that it is about.
 pub type infer_thread_hook = Option<unsafe extern "C" fn(index: u32, user_data: *mut c_void)>;
 
 #[derive(Default)]
@@ -31,12 +36,16 @@ impl Object for infer_threads_options {
 }
 
 /// New options with every default; NULL only when there is no memory. Free them with infer_threads_options_free().
+///
+/// Threads: any.
 #[unsafe(no_mangle)]
 pub extern "C" fn infer_threads_options_new() -> *mut infer_threads_options {
     options::create()
 }
 
 /// Frees options. NULL is ignored.
+///
+/// Threads: any; nobody else may be using the options.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_threads_options_free(options: *mut infer_threads_options) {
     // SAFETY: the conventions of the header.
@@ -46,6 +55,7 @@ pub unsafe extern "C" fn infer_threads_options_free(options: *mut infer_threads_
 /// Sets the option key to value, both NUL-terminated; infer_options_describe() lists keys, types and ranges.
 ///
 /// Errors: INFER_ERR_INVALID_ARGUMENT for an unknown key or a value outside the range.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_threads_options_set(
     options: *mut infer_threads_options,
@@ -62,6 +72,9 @@ pub unsafe extern "C" fn infer_threads_options_set(
 /// Sets functions that run on each thread of the pool when it starts and before it ends, for naming it in a profiler
 /// or attaching it to a runtime. Each may be NULL. free_user_data may be NULL; it runs when the options and all pools
 /// created from them are gone.
+///
+/// Errors: those of every call.
+/// Threads: one user of options at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_threads_options_set_hooks(
     options: *mut infer_threads_options,

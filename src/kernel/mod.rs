@@ -6,6 +6,7 @@
 //! threads, nor on the other rows of a product.
 
 mod activations;
+mod arrays;
 pub mod fp_env;
 mod generic;
 mod level;

@@ -13,10 +13,12 @@
 pub(crate) trait Simd: Copy + 'static {
     /// `f32` per vector, at most 16.
     const LANES: usize;
-    /// Most columns of a tile of the integer products: 4, or 8 where there are registers for it.
-    const MAX_COLUMNS: usize;
-    /// Vectors of rows in a tile of up to 6 columns.
-    const TILE_ROWS: usize;
+    /// Vector registers to fill.
+    const REGISTERS: usize;
+    /// Most columns of a tile of the integer products.
+    const MAX_COLUMNS: usize = if Self::REGISTERS >= 32 { 8 } else { 4 };
+    /// Vectors of rows in a tile of 4 or 6 columns.
+    const TILE_ROWS: usize = if Self::REGISTERS >= 32 { 2 } else { 1 };
     /// What of the 128 that was added to each weight [`Simd::dot_wide`] leaves to be subtracted: 128 or 0.
     const WIDE_BIAS: i16;
     /// A vector of `f32`.

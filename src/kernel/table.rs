@@ -11,6 +11,10 @@ use crate::quant::TensorType;
 
 /// Input, weight, bias, epsilon, output.
 type LayerNormFn = unsafe fn(&[f32], &[f32], Option<&[f32]>, f32, &mut [f32]);
+/// Input, output (which may be the input), length.
+type MapFn = unsafe fn(*const f32, *mut f32, usize);
+/// A (m × k), B (k × n), m, k, n, C (m × n).
+type DenseFn<E, C> = unsafe fn(&[E], &[E], usize, usize, usize, &mut [C]);
 
 /// First row, stride, values per row, rows, columns of the panel, output.
 type QuantizeFn = unsafe fn(*const f32, usize, usize, usize, usize, *mut u8);
@@ -43,6 +47,18 @@ pub struct Kernels {
     pub(crate) exact: PanelsFn,
     /// Most columns of a panel of activations.
     pub(crate) max_columns: usize,
+    pub(crate) dot_kahan: unsafe fn(&[f32], &[f32]) -> f32,
+    pub(crate) matmul_f32: DenseFn<f32, f32>,
+    pub(crate) matmul_i8: DenseFn<i8, i32>,
+    pub(crate) add_to: unsafe fn(*const f32, *const f32, *mut f32, usize),
+    pub(crate) mul_to: unsafe fn(*const f32, *const f32, *mut f32, usize),
+    pub(crate) relu: MapFn,
+    pub(crate) silu: MapFn,
+    pub(crate) gelu: MapFn,
+    pub(crate) sigmoid: MapFn,
+    pub(crate) rms_norm_to: unsafe fn(*const f32, *const f32, f32, *mut f32, usize),
+    pub(crate) layer_norm_to: unsafe fn(*const f32, *const f32, *const f32, f32, *mut f32, usize),
+    pub(crate) dequantize: unsafe fn(TensorType, &[u8], &mut [f32]),
 }
 
 impl std::fmt::Debug for Kernels {
@@ -58,7 +74,7 @@ macro_rules! define_level {
         use $crate::kernel::RowType;
         use $crate::kernel::generic::float::{Bf16, F16, F32, rows_exact, rows_float};
         use $crate::kernel::generic::matmul::{JobView, PanelsFn, panels};
-        use $crate::kernel::generic::{formats, ops, quantize, rows};
+        use $crate::kernel::generic::{dense, elementwise, formats, ops, quantize, reduce, rows};
         use $crate::kernel::simd::Simd;
         use $crate::quant::TensorType;
 
@@ -82,12 +98,28 @@ macro_rules! define_level {
             fn store_row(ty: RowType, x: &[f32], out: &mut [u8]) -> () = rows::store::<S>;
             fn dot_rows(ty: RowType, q: &[f32], r: &[u8], out: &mut [f32]) -> () = rows::dot::<S>;
             fn add_weighted_rows(ty: RowType, w: &[f32], r: &[u8], acc: &mut [f32]) -> () = rows::add_weighted::<S>;
+            fn dot_kahan(a: &[f32], b: &[f32]) -> f32 = reduce::dot_kahan::<S>;
+            fn matmul_f32(a: &[f32], b: &[f32], m: usize, k: usize, n: usize, c: &mut [f32]) -> () = dense::matmul::<S, f32>;
+            fn matmul_i8(a: &[i8], b: &[i8], m: usize, k: usize, n: usize, c: &mut [i32]) -> () = dense::matmul::<S, i8>;
+            fn add_to(a: *const f32, b: *const f32, out: *mut f32, n: usize) -> () = elementwise::add::<S>;
+            fn mul_to(a: *const f32, b: *const f32, out: *mut f32, n: usize) -> () = elementwise::mul::<S>;
+            fn relu(x: *const f32, out: *mut f32, n: usize) -> () = elementwise::relu::<S>;
+            fn silu(x: *const f32, out: *mut f32, n: usize) -> () = elementwise::silu_to::<S>;
+            fn gelu(x: *const f32, out: *mut f32, n: usize) -> () = elementwise::gelu_to::<S>;
+            fn sigmoid(x: *const f32, out: *mut f32, n: usize) -> () = elementwise::sigmoid::<S>;
+            fn rms_norm_to(x: *const f32, weight: *const f32, eps: f32, out: *mut f32, n: usize) -> () = elementwise::rms_norm::<S>;
+            fn layer_norm_to(x: *const f32, weight: *const f32, bias: *const f32, eps: f32, out: *mut f32, n: usize) -> () = elementwise::layer_norm::<S>;
         }
 
         $(#[$quantize])?
         unsafe fn quantize_panel(x: *const f32, stride: usize, n: usize, columns: usize, width: usize, out: *mut u8) {
             // SAFETY: passes the caller's promise on.
             unsafe { quantize::quantize_panel(x, stride, n, columns, width, out) }
+        }
+
+        $(#[$quantize])?
+        unsafe fn dequantize(ty: TensorType, src: &[u8], out: &mut [f32]) {
+            $crate::quant::expand(ty, src, out);
         }
 
         $crate::kernel::table::matrices! { [$(#[$attr])?] S;
@@ -129,6 +161,18 @@ macro_rules! define_level {
             panels: by_type,
             exact,
             max_columns: <S as Simd>::MAX_COLUMNS,
+            dot_kahan,
+            matmul_f32,
+            matmul_i8,
+            add_to,
+            mul_to,
+            relu,
+            silu,
+            gelu,
+            sigmoid,
+            rms_norm_to,
+            layer_norm_to,
+            dequantize,
         };
     };
 }

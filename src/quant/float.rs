@@ -32,18 +32,21 @@ pub fn f32_to_bf16(x: f32) -> u16 {
     ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
 }
 
+#[inline(always)]
 pub(super) fn dequantize_f32(src: &[u8], dst: &mut [f32]) {
     for (b, y) in src.as_chunks::<4>().0.iter().zip(dst) {
         *y = f32::from_le_bytes(*b);
     }
 }
 
+#[inline(always)]
 pub(super) fn dequantize_f16(src: &[u8], dst: &mut [f32]) {
     for (b, y) in src.as_chunks::<2>().0.iter().zip(dst) {
         *y = f16_to_f32(u16::from_le_bytes(*b));
     }
 }
 
+#[inline(always)]
 pub(super) fn dequantize_bf16(src: &[u8], dst: &mut [f32]) {
     for (b, y) in src.as_chunks::<2>().0.iter().zip(dst) {
         *y = bf16_to_f32(u16::from_le_bytes(*b));

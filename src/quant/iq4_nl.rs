@@ -12,6 +12,7 @@ pub const CODEBOOK: [i8; 16] = [
 /// Bytes of one block of 32 values.
 pub const BLOCK_BYTES: usize = 18;
 
+#[inline(always)]
 pub(super) fn dequantize(src: &[u8], dst: &mut [f32]) {
     let blocks = src.as_chunks::<BLOCK_BYTES>().0;
     for (b, y) in blocks.iter().zip(dst.as_chunks_mut::<32>().0) {

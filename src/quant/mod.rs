@@ -218,6 +218,14 @@ pub fn dequantize_row(ty: TensorType, src: &[u8], dst: &mut [f32]) -> Result<(),
             values: dst.len(),
         });
     }
+    expand(ty, src, dst);
+    Ok(())
+}
+
+/// [`dequantize_row`] of a supported type with lengths that fit. Inlined, so that an entry point of a CPU level compiles
+/// it with the level's features.
+#[inline(always)]
+pub(crate) fn expand(ty: TensorType, src: &[u8], dst: &mut [f32]) {
     match ty {
         TensorType::F32 => float::dequantize_f32(src, dst),
         TensorType::F16 => float::dequantize_f16(src, dst),
@@ -235,9 +243,8 @@ pub fn dequantize_row(ty: TensorType, src: &[u8], dst: &mut [f32]) -> Result<(),
         TensorType::IQ4_NL => iq4_nl::dequantize(src, dst),
         TensorType::IQ4_XS => iq4_xs::dequantize(src, dst),
         TensorType::MXFP4 => mxfp4::dequantize(src, dst),
-        _ => return Err(QuantError::Unsupported { ty }),
+        _ => {}
     }
-    Ok(())
 }
 
 #[cfg(test)]

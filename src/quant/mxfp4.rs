@@ -19,6 +19,7 @@ pub fn half_scale(e: u8) -> f32 {
     })
 }
 
+#[inline(always)]
 pub(super) fn dequantize(src: &[u8], dst: &mut [f32]) {
     let blocks = src.as_chunks::<BLOCK_BYTES>().0;
     for (b, y) in blocks.iter().zip(dst.as_chunks_mut::<32>().0) {

@@ -18,6 +18,7 @@ pub(crate) fn sub_scale(block: &[u8; BLOCK_BYTES], s: usize) -> i8 {
 /// Bytes of one block of 256 values.
 pub const BLOCK_BYTES: usize = 110;
 
+#[inline(always)]
 pub(super) fn dequantize(src: &[u8], dst: &mut [f32]) {
     let blocks = src.as_chunks::<BLOCK_BYTES>().0;
     for (b, y) in blocks.iter().zip(dst.as_chunks_mut::<256>().0) {

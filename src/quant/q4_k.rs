@@ -25,6 +25,7 @@ pub(crate) fn sub_scale_min(packed: &[u8], s: usize) -> (u8, u8) {
 /// Bytes of one block of 256 values.
 pub const BLOCK_BYTES: usize = 144;
 
+#[inline(always)]
 pub(super) fn dequantize(src: &[u8], dst: &mut [f32]) {
     let blocks = src.as_chunks::<BLOCK_BYTES>().0;
     for (b, y) in blocks.iter().zip(dst.as_chunks_mut::<256>().0) {

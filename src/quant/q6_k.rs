@@ -10,6 +10,7 @@ use super::float::f16_to_f32;
 /// Bytes of one block of 256 values.
 pub const BLOCK_BYTES: usize = 210;
 
+#[inline(always)]
 pub(super) fn dequantize(src: &[u8], dst: &mut [f32]) {
     let blocks = src.as_chunks::<BLOCK_BYTES>().0;
     for (b, y) in blocks.iter().zip(dst.as_chunks_mut::<256>().0) {

@@ -86,7 +86,7 @@ pub fn build(compiler: &str, source: &Path, linking: Linking, standard: &str) ->
             .arg(libraries().join("libinfer.a"))
             .args(["-ldl", "-lm", "-lrt", "-lutil", "-lgcc_s"]),
     };
-    command.arg("-lpthread");
+    command.args(["-lpthread", "-lm"]);
     let output = command.output().unwrap();
     assert!(
         output.status.success(),

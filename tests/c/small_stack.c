@@ -15,6 +15,10 @@ static void *body(void *argument) {
   infer_request_options *ro = infer_request_options_new();
   infer_event event = INFER_EVENT_INIT;
   infer_memory_estimate estimate = INFER_MEMORY_ESTIMATE_INIT;
+  infer_kernels *kernels = NULL;
+  float floats[288] = {0};
+  int8_t bytes[144] = {0};
+  int32_t sums[144];
   uint32_t more = 1;
   const char *manual = argument;
   OK(infer_model_estimate(path, INFER_NTS, NULL, NULL, &estimate, &error));
@@ -29,6 +33,11 @@ static void *body(void *argument) {
   while (infer_request_next(request, -1, &event, &error) == INFER_OK)
     ;
   CHECK(event.kind == INFER_EVENT_FINISHED && event.finish_reason != INFER_FINISH_ERROR);
+  OK(infer_kernels_create(NULL, &kernels, &error));
+  OK(infer_kernels_matmul(kernels, floats, floats, 12, 12, 12, floats + 144, &error));
+  OK(infer_kernels_matmul_i8(kernels, bytes, bytes, 12, 12, 12, sums, &error));
+  OK(infer_kernels_dequantize(kernels, "Q4_K", (uint8_t *)bytes, 144, 256, floats, &error));
+  infer_kernels_free(kernels);
   infer_request_free(request);
   infer_request_options_free(ro);
   infer_engine_options_free(eo);

@@ -43,7 +43,7 @@ template <class T> constexpr bool moves_only = std::is_nothrow_move_constructibl
                                                std::is_nothrow_move_assignable_v<T> &&
                                                !std::is_copy_constructible_v<T> && !std::is_copy_assignable_v<T>;
 static_assert(moves_only<infer::model> && moves_only<infer::engine> && moves_only<infer::request> &&
-              moves_only<infer::threads>);
+              moves_only<infer::threads> && moves_only<infer::kernels>);
 static_assert(std::is_move_constructible_v<infer::queue> && !std::is_copy_constructible_v<infer::queue>);
 static_assert(std::is_move_constructible_v<infer::request_options> &&
               !std::is_copy_constructible_v<infer::request_options>);
@@ -335,6 +335,64 @@ void timeouts_are_durations() {
   CHECK(infer::timeout(std::chrono::hours::max()).milliseconds() < 0);
 }
 
+void kernels_compute_on_spans() {
+  const auto levels = infer::kernels::levels();
+  CHECK(!levels.empty() && levels.front() == "scalar" && levels.back() == infer::cpu_level_name());
+  CHECK(infer::kernels::create().level() == levels.back() || std::getenv("INFER_CPU_LEVEL") != nullptr);
+  THROWS(infer::status::invalid_argument, "AVX9", infer::kernels::create("AVX9"));
+  THROWS(infer::status::invalid_argument, "NUL", infer::kernels::create(std::string_view("scalar\0", 7)));
+  CHECK(infer::kernels().level().empty());
+  for (const std::string_view level : levels) {
+    const auto k = infer::kernels::create(level);
+    CHECK(k && k.level() == level);
+    const std::vector<float> a{1, -2, 3}, b{4, 5, 6}, one{1, 1, 1};
+    std::array<float, 3> out{};
+    using values = std::array<float, 3>;
+    CHECK(k.dot(a, b) == 12 && k.dot_kahan(a, b) == 12 && k.sum(a) == 2);
+    k.add(a, b, out);
+    CHECK((out == values{5, 3, 9}));
+    k.mul(a, b, out);
+    CHECK((out == values{4, -10, 18}));
+    k.relu(a, out);
+    CHECK((out == values{1, 0, 3}));
+    k.sigmoid(std::vector<float>{0, 0, 0}, out);
+    CHECK((out == values{0.5f, 0.5f, 0.5f}));
+    k.silu(std::vector<float>{0, 0, 0}, out);
+    CHECK((out == values{0, 0, 0}));
+    k.gelu(std::vector<float>{0, 40, -40}, out);
+    CHECK(out[0] == 0 && out[1] == 40 && out[2] <= 0 && out[2] > -1e-6f);
+    k.softmax(one, out);
+    CHECK(out[0] == out[2] && out[0] > 0.3333f && out[0] < 0.3334f);
+    k.rms_norm(std::vector<float>{2, -2, 2}, one, 0, out);
+    CHECK((out == values{1, -1, 1}));
+    const std::vector<float> centred{3, 3, 3};
+    k.layer_norm(centred, one, b, 1e-5f, out);
+    CHECK((out == values{4, 5, 6}));
+    k.layer_norm(centred, one, {}, 1e-5f, out);
+    CHECK((out == values{0, 0, 0}));
+    std::array<float, 2> c{};
+    k.matmul(a, b, 1, 3, 1, infer::span<float>(c.data(), 1));
+    CHECK(c[0] == 12);
+    const std::array<std::int8_t, 2> row{-128, 127};
+    std::array<std::int32_t, 4> sums{};
+    k.matmul_i8(row, row, 2, 1, 2, sums);
+    CHECK(sums[0] == 16384 && sums[1] == -16256 && sums[2] == -16256 && sums[3] == 16129);
+    std::array<float, 6> head{1, 2, 3, 4, 5, 6};
+    const std::vector<float> quarter{0}, whole{1};
+    k.rope(head, 3, quarter, whole, infer::rope_pairs::adjacent);
+    CHECK((head == std::array<float, 6>{-2, 1, 3, -5, 4, 6}));
+    std::array<std::uint8_t, 6> halves{};
+    k.quantize("F16", a, halves);
+    k.dequantize("F16", halves, out);
+    CHECK((out == values{1, -2, 3}));
+    THROWS(infer::status::invalid_argument, "lengths", k.dot(a, infer::span<const float>(b.data(), 2)));
+    THROWS(infer::status::invalid_argument, "lengths", k.add(a, b, infer::span<float>(out.data(), 2)));
+    THROWS(infer::status::invalid_argument, "lengths", (k.matmul(a, b, 3, 3, 1, c), 0));
+    THROWS(infer::status::invalid_argument, "lengths", (k.rope(head, 4, quarter, whole, infer::rope_pairs::neox), 0));
+    THROWS(infer::status::unsupported, "IQ1_S", (k.dequantize("IQ1_S", halves, out), 0));
+  }
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
@@ -353,4 +411,5 @@ int main(int argc, char **argv) {
   request_options_hold(engine);
   spans_take_what_is_in_a_row();
   timeouts_are_durations();
+  kernels_compute_on_spans();
 }

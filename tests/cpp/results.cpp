@@ -92,6 +92,16 @@ void a_queue_reads_many(const infer::engine &engine) {
   CHECK(!refused && refused.error().code() == infer::status::invalid_argument);
 }
 
+void kernels_answer_results() {
+  const auto unknown = infer::kernels::create("AVX9");
+  CHECK(!unknown && unknown.error().code() == infer::status::invalid_argument);
+  const auto k = infer::kernels::create("scalar").value();
+  std::vector<float> x{3, -4};
+  CHECK(k.dot(x, x).value() == 25 && k.relu(x, x) && x[1] == 0);
+  const auto refused = k.softmax(x, infer::span<float>(x.data(), 1));
+  CHECK(!refused && refused.error().code() == infer::status::invalid_argument);
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
@@ -102,4 +112,5 @@ int main(int argc, char **argv) {
   the_first_failure_of_options_is_kept(engine);
   a_stream_is_a_range(engine);
   a_queue_reads_many(engine);
+  kernels_answer_results();
 }

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 import pytest
 
 import libinfer
+from libinfer import _c
 
 ROOT = Path(__file__).resolve().parents[3]
 MODEL = ROOT / "models" / "tolstoy-3m-Q8_0.gguf"
@@ -44,3 +45,21 @@ def model() -> Iterator[libinfer.Model]:
 def engine(model: libinfer.Model) -> Iterator[libinfer.Engine]:
     with libinfer.Engine(model, threads=2) as created:
         yield created
+
+
+def pytest_sessionstart() -> None:
+    """With LIBINFER_CALLED set, the functions of the library that are called are written to the file it names."""
+    if "LIBINFER_CALLED" not in os.environ:
+        return
+    called = open(os.environ["LIBINFER_CALLED"], "w")
+    for name in _c.PROTOTYPES:
+        # ctypes hands every answer to this hook; the first one is enough.
+        def note(answer: Any, function: Any, arguments: Any, name: str = name) -> Any:
+            if function.noted is False:
+                function.noted = True
+                print(name, file=called, flush=True)
+            return answer
+
+        function = getattr(_c.lib, name)
+        function.noted = False
+        function.errcheck = note

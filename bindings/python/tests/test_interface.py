@@ -13,7 +13,7 @@ import pytest
 
 import libinfer
 from conftest import MODEL, ROOT
-from libinfer import _c, _errors
+from libinfer import _c, _errors, _event
 from libinfer._stats import Stats
 
 HEADER = (ROOT / "include" / "infer.h").read_text()
@@ -88,9 +88,20 @@ def test_every_status_has_its_exception() -> None:
     assert type(later) is libinfer.InferError and later.status == -999
 
 
+def test_an_event_that_failed_brings_its_error() -> None:
+    error = ctypes.c_void_p()
+    status = _c.lib.infer_abi_check(_c.ABI_VERSION + 1, ctypes.byref(error))
+    event = _c.EventStruct(kind=_event._FINISHED, error=error)
+    failure = _event._read_finish(event).error
+    assert isinstance(failure, libinfer.AbiError) and failure.status == status < 0
+    _c.lib.infer_error_free(error)
+
+
 def test_constants_are_those_of_the_header() -> None:
     assert f"INFER_ABI_VERSION {_c.ABI_VERSION}\n" in HEADER
     assert f'INFER_VERSION "{libinfer.version}"' in HEADER
+    assert _c.lib.infer_version().decode() == libinfer.version
+    assert "INFER_ROPE_ADJACENT = 1," in HEADER and "INFER_ROPE_NEOX = 2," in HEADER
     manifest = (Path(__file__).parents[1] / "pyproject.toml").read_text()
     assert f'version = "{libinfer.version}"' in manifest
 

@@ -171,19 +171,16 @@ macro_rules! one_scale {
         }
     };
 }
-one_scale!(Q4_0, 4, 0, 2, const ZERO_POINT: i16 = 8;);
-one_scale!(Q4_1, 4, 0, 4, const MIN: bool = true;);
-one_scale!(Q5_0, 4, 1, 2, const ZERO_POINT: i16 = 16;);
-one_scale!(Q5_1, 4, 1, 4, const MIN: bool = true;);
-one_scale!(Q8_0, 8, 0, 2, const WIDE: bool = true;);
-one_scale!(
-    Iq4Nl,
-    4,
-    0,
-    2,
-    const WIDE: bool = true;,
+one_scale! { Q4_0, 4, 0, 2, const ZERO_POINT: i16 = 8; }
+one_scale! { Q4_1, 4, 0, 4, const MIN: bool = true; }
+one_scale! { Q5_0, 4, 1, 2, const ZERO_POINT: i16 = 16; }
+one_scale! { Q5_1, 4, 1, 4, const MIN: bool = true; }
+one_scale! { Q8_0, 8, 0, 2, const WIDE: bool = true; }
+one_scale! {
+    Iq4Nl, 4, 0, 2,
+    const WIDE: bool = true;
     const CODEBOOK: Option<[u8; 16]> = Some(wide(iq4_nl::CODEBOOK));
-);
+}
 
 pub(crate) struct Mxfp4;
 impl Format for Mxfp4 {

@@ -5,10 +5,13 @@
     reason = "loops over fixed sizes and small tiles: the index form says which array moves and compiles to vectors"
 )]
 
+pub(crate) mod dense;
+pub(crate) mod elementwise;
 pub(crate) mod float;
 pub(crate) mod formats;
 pub(crate) mod matmul;
 pub(crate) mod ops;
 pub(crate) mod quantize;
+pub(crate) mod reduce;
 pub(crate) mod rows;
 pub(crate) mod scalar;

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code, reason = "raw loads and stores of the vector trait")]
 
+use super::elementwise;
 use crate::kernel::simd::{Simd, load_part, store_part};
 
 /// Applies `$body` to `$x[i]` (and `$y[i]`) vector by vector, in place in `$x`.
@@ -126,7 +127,7 @@ pub(crate) unsafe fn scale<S: Simd>(x: &mut [f32], s: f32) {
 
 /// exp(x): relative error below 2e-7; 0 and ∞ at the ends; NaN stays.
 #[inline(always)]
-unsafe fn exp<S: Simd>(x: S::F) -> S::F {
+pub(crate) unsafe fn exp<S: Simd>(x: S::F) -> S::F {
     // SAFETY: register arithmetic only.
     unsafe {
         // Past these bounds the result is 0 or infinite anyway, and powers of two stay in range when halved.
@@ -149,14 +150,14 @@ unsafe fn exp<S: Simd>(x: S::F) -> S::F {
 
 /// x / (1 + exp(−x)).
 #[inline(always)]
-unsafe fn silu<S: Simd>(x: S::F) -> S::F {
+pub(crate) unsafe fn silu<S: Simd>(x: S::F) -> S::F {
     // SAFETY: register arithmetic only.
     unsafe { S::div(x, S::add(S::splat(1.0), exp::<S>(S::sub(S::splat(0.0), x)))) }
 }
 
 /// Gaussian error unit in its tanh form: x · σ(2·√(2/π)·(x + 0.044715·x³)).
 #[inline(always)]
-unsafe fn gelu<S: Simd>(x: S::F) -> S::F {
+pub(crate) unsafe fn gelu<S: Simd>(x: S::F) -> S::F {
     // SAFETY: register arithmetic only.
     unsafe {
         let cubic = S::fma(S::mul(x, x), S::splat(0.044_715), S::splat(1.0));
@@ -210,12 +211,8 @@ pub(crate) unsafe fn softmax<S: Simd>(x: &mut [f32]) {
 /// out ← x / √(mean(x²) + eps) · weight.
 #[inline(always)]
 pub(crate) unsafe fn rms_norm<S: Simd>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    // SAFETY: the features are the caller's promise.
-    let mean = unsafe { dot::<S>(x, x) } / x.len() as f32;
-    let s = 1.0 / (mean + eps).sqrt();
-    for ((o, &x), &w) in out.iter_mut().zip(x).zip(weight) {
-        *o = x * s * w;
-    }
+    // SAFETY: the lengths are equal; the features are the caller's promise.
+    unsafe { elementwise::rms_norm::<S>(x.as_ptr(), weight.as_ptr(), eps, out.as_mut_ptr(), out.len()) }
 }
 
 /// out ← (x − mean(x)) / √(var(x) + eps) · weight + bias.
@@ -227,21 +224,20 @@ pub(crate) unsafe fn layer_norm<S: Simd>(
     eps: f32,
     out: &mut [f32],
 ) {
-    let n = x.len() as f32;
-    // SAFETY: the features are the caller's promise.
-    let mean = unsafe { sum::<S>(x) } / n;
-    for (o, &x) in out.iter_mut().zip(x) {
-        *o = x - mean;
-    }
-    // SAFETY: as above.
-    let variance = unsafe { dot::<S>(out, out) } / n;
-    let s = 1.0 / (variance + eps).sqrt();
-    for (o, &w) in out.iter_mut().zip(weight) {
-        *o = *o * s * w;
-    }
-    if let Some(bias) = bias {
-        // SAFETY: as above.
-        unsafe { add::<S>(out, bias) };
+    let bias = match bias {
+        Some(bias) => bias.as_ptr(),
+        None => std::ptr::null(),
+    };
+    // SAFETY: the lengths are equal; the features are the caller's promise.
+    unsafe {
+        elementwise::layer_norm::<S>(
+            x.as_ptr(),
+            weight.as_ptr(),
+            bias,
+            eps,
+            out.as_mut_ptr(),
+            out.len(),
+        )
     }
 }
 

@@ -42,8 +42,7 @@ fn map2(a: F, b: F, f: impl Fn(f32, f32) -> f32) -> F {
 
 impl Simd for Scalar {
     const LANES: usize = LANES;
-    const MAX_COLUMNS: usize = 4;
-    const TILE_ROWS: usize = 1;
+    const REGISTERS: usize = 8;
     const WIDE_BIAS: i16 = 128;
     type F = F;
     type I = I;

@@ -89,6 +89,61 @@ fn vector_operations_stay_inside_their_slices() {
 }
 
 #[test]
+fn operations_on_callers_arrays_stay_inside_them() {
+    let (mut ga, mut gb, mut gc) = (
+        Guarded::new(1 << 16),
+        Guarded::new(1 << 16),
+        Guarded::new(1 << 15),
+    );
+    for k in levels() {
+        for at_end in [true, false] {
+            for n in (0..70).chain([127, 128, 129, 255, 300]) {
+                let (a, b, c) = (ga.slice(n, at_end), gb.slice(n, at_end), gc.slice(n, at_end));
+                a.copy_from_slice(&Rng(n as u64).vec(n));
+                b.copy_from_slice(&Rng(8).vec(n));
+                k.dot_kahan(a, b);
+                k.relu(a, c);
+                k.silu(a, c);
+                k.gelu(a, c);
+                k.sigmoid(a, c);
+                // SAFETY: all have n values.
+                unsafe {
+                    (k.add_to)(a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), n);
+                    (k.mul_to)(a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), n);
+                }
+            }
+            for (m, kk, n) in [
+                (1, 1, 1),
+                (1, 130, 32),
+                (3, 5, 7),
+                (8, 129, 33),
+                (13, 16, 47),
+                (9, 7, 64),
+            ] {
+                let (a, b) = (ga.slice::<f32>(m * kk, at_end), gb.slice::<f32>(kk * n, at_end));
+                k.matmul_f32((m, kk, n), a, b, gc.slice(m * n, at_end)).unwrap();
+                let (a, b) = (ga.slice::<i8>(m * kk, at_end), gb.slice::<i8>(kk * n, at_end));
+                k.matmul_i8((m, kk, n), a, b, gc.slice(m * n, at_end)).unwrap();
+            }
+            for ty in supported() {
+                let blocks: &[usize] = match ty.block_len() {
+                    1 => &[1, 3, 15, 16, 17, 250],
+                    32 => &[1, 2, 7, 8, 9],
+                    _ => &[1, 2],
+                };
+                for blocks in blocks {
+                    let n = blocks * ty.block_len();
+                    let bytes = random_weights(ty, n, &mut Rng(1));
+                    let src = ga.slice::<u8>(bytes.len(), at_end);
+                    src.copy_from_slice(&bytes);
+                    k.dequantize(ty, src, gb.slice(n, at_end)).unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn row_operations_stay_inside_their_slices() {
     let (mut gr, mut ga, mut gq) = (
         Guarded::new(1 << 13),

@@ -1,5 +1,6 @@
 //! Tests of the kernels at every level this CPU has.
 
+mod arrays;
 #[cfg(unix)]
 mod guard_pages;
 mod ops;

@@ -15,8 +15,7 @@ pub(crate) struct Avx2;
 // The safety of every block below is that of the trait: the CPU has AVX2, FMA and F16C, and pointers are valid.
 impl Simd for Avx2 {
     const LANES: usize = 8;
-    const MAX_COLUMNS: usize = 4;
-    const TILE_ROWS: usize = 1;
+    const REGISTERS: usize = 16;
     const WIDE_BIAS: i16 = 0;
     type F = __m256;
     type I = __m256i;

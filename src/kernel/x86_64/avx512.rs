@@ -14,8 +14,7 @@ pub(crate) struct Avx512;
 // valid.
 impl Simd for Avx512 {
     const LANES: usize = 16;
-    const MAX_COLUMNS: usize = 8;
-    const TILE_ROWS: usize = 2;
+    const REGISTERS: usize = 32;
     const WIDE_BIAS: i16 = 128;
     type F = __m512;
     type I = __m512i;

@@ -41,6 +41,7 @@ from ._errors import (
     UnsupportedError,
 )
 from ._event import Channel, Completion, Event, Finish, FinishReason
+from ._kernels import Kernels, Numbers
 from ._model import MemoryEstimate, Message, Metadata, Model, ModelInfo
 from ._options import OptionInfo, options
 from ._options import options as _all_options
@@ -69,6 +70,7 @@ __all__ = [
     "InvalidHandleError",
     "InvalidModelError",
     "InvalidUtf8Error",
+    "Kernels",
     "LogRecord",
     "MemoryEstimate",
     "Message",
@@ -77,6 +79,7 @@ __all__ = [
     "ModelInfo",
     "NoMemoryError",
     "NotFoundError",
+    "Numbers",
     "OptionError",
     "OptionInfo",
     "OptionValue",

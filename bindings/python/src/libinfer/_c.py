@@ -121,6 +121,8 @@ _T, _N = c_char_p, c_size_t  # text and its length
 _U32P, _U64P, _NP, _TP = POINTER(c_uint32), POINTER(c_uint64), POINTER(c_size_t), POINTER(c_char_p)
 _E = POINTER(c_void_p)  # infer_error **
 _OUT = (c_void_p, _N, _NP)  # buffer, capacity, needed
+_A = c_void_p  # an array of numbers
+_FP = POINTER(c_float)
 
 # name: (what it answers, its arguments)
 PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -205,6 +207,27 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "infer_queue_fd": (_S, (_H, POINTER(c_int), _E)),
     "infer_stats_delta": (_S, (c_void_p, c_void_p, c_void_p, _E)),
     "infer_stats_merge": (_S, (c_void_p, c_void_p, _E)),
+    "infer_kernels_create": (_S, (_T, _HP, _E)),
+    "infer_kernels_free": (None, (_H,)),
+    "infer_kernels_level": (c_char_p, (_H,)),
+    "infer_kernels_level_at": (c_char_p, (_N,)),
+    "infer_kernels_dot": (_S, (_H, _A, _A, _N, _FP, _E)),
+    "infer_kernels_dot_kahan": (_S, (_H, _A, _A, _N, _FP, _E)),
+    "infer_kernels_sum": (_S, (_H, _A, _N, _FP, _E)),
+    "infer_kernels_matmul": (_S, (_H, _A, _A, _N, _N, _N, _A, _E)),
+    "infer_kernels_matmul_i8": (_S, (_H, _A, _A, _N, _N, _N, _A, _E)),
+    "infer_kernels_add": (_S, (_H, _A, _A, _N, _A, _E)),
+    "infer_kernels_mul": (_S, (_H, _A, _A, _N, _A, _E)),
+    "infer_kernels_relu": (_S, (_H, _A, _N, _A, _E)),
+    "infer_kernels_silu": (_S, (_H, _A, _N, _A, _E)),
+    "infer_kernels_gelu": (_S, (_H, _A, _N, _A, _E)),
+    "infer_kernels_sigmoid": (_S, (_H, _A, _N, _A, _E)),
+    "infer_kernels_softmax": (_S, (_H, _A, _N, _A, _E)),
+    "infer_kernels_rms_norm": (_S, (_H, _A, _A, _N, c_float, _A, _E)),
+    "infer_kernels_layer_norm": (_S, (_H, _A, _A, _A, _N, c_float, _A, _E)),
+    "infer_kernels_rope": (_S, (_H, _A, _N, _N, _A, _A, _N, c_uint32, _E)),
+    "infer_kernels_dequantize": (_S, (_H, _T, _A, _N, _N, _A, _E)),
+    "infer_kernels_quantize": (_S, (_H, _T, _A, _N, _A, _N, _E)),
 }
 
 
