@@ -106,6 +106,8 @@ pub(crate) fn of(error: &Error) -> infer_status {
         Error::Option(_) | Error::InvalidArgument(_) => INFER_ERR_INVALID_ARGUMENT,
         Error::Memory(e) => of_memory(e),
         Error::Kernel(KernelError::Memory(e)) => of_memory(e),
+        // The stack of a thread is the memory that is most likely missing.
+        Error::Kernel(KernelError::Thread { .. }) => INFER_ERR_NO_MEMORY,
         Error::Kernel(KernelError::UnsupportedType(_)) => INFER_ERR_UNSUPPORTED,
         Error::Kernel(KernelError::UnknownLevel { .. } | KernelError::Pool { .. }) => {
             INFER_ERR_INVALID_ARGUMENT

@@ -107,4 +107,12 @@ pub enum KernelError {
         /// What failed.
         reason: String,
     },
+    /// The system has no memory, or no number, for one more thread.
+    #[error("the system refused the thread {name}: {source}")]
+    Thread {
+        /// The thread's name.
+        name: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
 }

@@ -201,15 +201,11 @@ impl ThreadPool {
                 shared.work(worker);
                 hook(on_stop);
             };
-            let builder = std::thread::Builder::new()
-                .name(system::thread_name(prefix, worker))
-                .stack_size(STACK);
+            let name = system::thread_name(prefix, worker);
+            let builder = std::thread::Builder::new().name(name.clone()).stack_size(STACK);
             let spawned = system::with_signals_blocked(|| builder.spawn(body));
             // On failure, dropping the pool joins the threads there are.
-            pool.handles.push(spawned.map_err(|e| KernelError::Pool {
-                threads,
-                reason: format!("the system refused thread {worker}: {e}"),
-            })?);
+            pool.handles.push(spawned.map_err(|source| KernelError::Thread { name, source })?);
         }
         Ok(pool)
     }
