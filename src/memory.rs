@@ -55,6 +55,8 @@ pub fn filled<T: Clone>(value: T, len: usize, what: &str) -> Result<Vec<T>, Memo
 
 /// An empty vector with room for `len` elements, or an error when memory is short.
 pub fn with_capacity<T>(len: usize, what: &str) -> Result<Vec<T>, MemoryError> {
+    #[cfg(infer_faults)]
+    crate::fault::exhausted_at("memory", what)?;
     let mut v = Vec::new();
     v.try_reserve_exact(len).map_err(|_| MemoryError::Exhausted {
         what: what.to_string(),
@@ -70,6 +72,8 @@ pub struct Region(MmapMut);
 impl Region {
     /// Maps `bytes` bytes of zeroed memory; pages are touched lazily.
     pub fn new(bytes: usize, what: &str) -> Result<Self, MemoryError> {
+        #[cfg(infer_faults)]
+        crate::fault::exhausted_at("memory", what)?;
         let map = MmapMut::map_anon(bytes.max(1)).map_err(|_| MemoryError::Exhausted {
             what: what.to_string(),
             bytes,

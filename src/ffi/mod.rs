@@ -22,6 +22,8 @@ mod engine_options;
 mod error;
 mod event;
 mod event_fd;
+#[cfg(infer_faults)]
+mod fault;
 mod fork;
 mod guard;
 mod handle;
