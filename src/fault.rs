@@ -1,6 +1,6 @@
 //! Faults on demand, for tests of what hosts see of a defect or of missing memory.
 //!
-//! Compiled with `--cfg infer_faults` alone (`.ci/faults`): no library that is shipped has any of it. One fault can be
+//! Compiled with `--cfg infer_faults` alone (`.ci/proofs`): no library that is shipped has any of it. One fault can be
 //! armed at a time; it strikes once, when its place has been passed as often as asked.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};

@@ -1,6 +1,6 @@
 //! Locks, condition variables, atomics and threads for what wakes up and waits: those of the standard library.
 //!
-//! In a test build with `--cfg infer_models` (`.ci/models`) they are those of a model checker instead, which runs one
+//! In a test build with `--cfg infer_models` (`.ci/proofs`) they are those of a model checker instead, which runs one
 //! thread at a time and chooses at every access which one goes on: see `sync/model.rs`.
 
 #[cfg(all(test, infer_models))]

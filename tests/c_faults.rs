@@ -1,4 +1,4 @@
-//! What C sees of injected faults. Only in a build with `--cfg infer_faults`, which `.ci/faults` makes.
+//! What C sees of injected faults. Only in a build with `--cfg infer_faults`, which `.ci/proofs` makes.
 #![cfg(all(target_os = "linux", infer_faults))]
 
 mod c;

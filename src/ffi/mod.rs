@@ -49,6 +49,8 @@ pub use engine::*;
 pub use engine_options::*;
 pub use error::*;
 pub use event::*;
+#[cfg(infer_faults)]
+pub use fault::*;
 pub use metadata::*;
 pub use model::*;
 pub use model_options::*;
