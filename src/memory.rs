@@ -65,6 +65,17 @@ pub fn with_capacity<T>(len: usize, what: &str) -> Result<Vec<T>, MemoryError> {
     Ok(v)
 }
 
+/// Room for `more` elements beyond those of `v`, or an error when memory is short. It may grow by more, so that growing
+/// again and again costs little.
+pub fn reserve<T>(v: &mut Vec<T>, more: usize, what: &str) -> Result<(), MemoryError> {
+    #[cfg(infer_faults)]
+    crate::fault::exhausted_at("memory", what)?;
+    v.try_reserve(more).map_err(|_| MemoryError::Exhausted {
+        what: what.to_string(),
+        bytes: v.len().saturating_add(more).saturating_mul(size_of::<T>()),
+    })
+}
+
 /// A zeroed, page-aligned anonymous region with huge-page advice where the platform has it.
 #[derive(Debug)]
 pub struct Region(MmapMut);

@@ -1,5 +1,5 @@
-/* Memory that is refused at every single place where the library asks for it: each time the answer says so, and the same
- * call works afterwards. */
+/* Memory that is refused at every place where the library asks its memory module for some: each time the answer says so,
+ * and the same call works afterwards. */
 #include "fault.h"
 
 static const char *path;
