@@ -1,5 +1,6 @@
 //! Mailboxes, completion queues and ready lists under a model checker: a reader gets everything, in order, once, and
 //! does not sleep while something waits.
+#![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};

@@ -110,7 +110,7 @@ pub enum KernelError {
     /// The system has no memory, or no number, for one more thread.
     #[error("the system refused the thread {name}: {source}")]
     Thread {
-        /// The thread's name.
+        /// The thread's name, and what it is part of.
         name: String,
         /// What the system said.
         source: std::io::Error,

@@ -215,8 +215,10 @@ impl ThreadPool {
             let builder = Builder::new().name(name.clone()).stack_size(STACK);
             let spawned = system::with_signals_blocked(|| builder.spawn(body));
             // On failure, dropping the pool joins the threads there are.
-            pool.handles
-                .push(spawned.map_err(|source| KernelError::Thread { name, source })?);
+            pool.handles.push(spawned.map_err(|source| KernelError::Thread {
+                name: format!("{name} of a pool of {threads}"),
+                source,
+            })?);
         }
         Ok(pool)
     }

@@ -1,4 +1,5 @@
 //! The pool under a model checker: every task runs exactly once, and nobody sleeps for ever.
+#![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
