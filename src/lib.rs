@@ -7,6 +7,8 @@
 
 pub mod engine;
 pub mod error;
+#[cfg(infer_faults)]
+pub(crate) mod fault;
 pub mod ffi;
 pub mod gguf;
 pub mod kernel;
@@ -17,6 +19,7 @@ pub mod options;
 pub(crate) mod panic_guard;
 pub mod quant;
 pub mod sample;
+pub(crate) mod sync;
 pub mod tokenizer;
 
 pub use error::{Error, Result};

@@ -55,12 +55,25 @@ pub fn filled<T: Clone>(value: T, len: usize, what: &str) -> Result<Vec<T>, Memo
 
 /// An empty vector with room for `len` elements, or an error when memory is short.
 pub fn with_capacity<T>(len: usize, what: &str) -> Result<Vec<T>, MemoryError> {
+    #[cfg(infer_faults)]
+    crate::fault::exhausted_at("memory", what)?;
     let mut v = Vec::new();
     v.try_reserve_exact(len).map_err(|_| MemoryError::Exhausted {
         what: what.to_string(),
         bytes: len.saturating_mul(size_of::<T>()),
     })?;
     Ok(v)
+}
+
+/// Room for `more` elements beyond those of `v`, or an error when memory is short. It may grow by more, so that growing
+/// again and again costs little.
+pub fn reserve<T>(v: &mut Vec<T>, more: usize, what: &str) -> Result<(), MemoryError> {
+    #[cfg(infer_faults)]
+    crate::fault::exhausted_at("memory", what)?;
+    v.try_reserve(more).map_err(|_| MemoryError::Exhausted {
+        what: what.to_string(),
+        bytes: v.len().saturating_add(more).saturating_mul(size_of::<T>()),
+    })
 }
 
 /// A zeroed, page-aligned anonymous region with huge-page advice where the platform has it.
@@ -70,6 +83,8 @@ pub struct Region(MmapMut);
 impl Region {
     /// Maps `bytes` bytes of zeroed memory; pages are touched lazily.
     pub fn new(bytes: usize, what: &str) -> Result<Self, MemoryError> {
+        #[cfg(infer_faults)]
+        crate::fault::exhausted_at("memory", what)?;
         let map = MmapMut::map_anon(bytes.max(1)).map_err(|_| MemoryError::Exhausted {
             what: what.to_string(),
             bytes,

@@ -55,11 +55,6 @@ fn a_forked_child_is_refused_and_its_parent_goes_on() {
 }
 
 #[test]
-fn a_stack_of_64_kib_is_enough() {
-    c::passes_silently("small_stack");
-}
-
-#[test]
 fn cpp_programs_own_handles_by_smart_pointers() {
     c::passes_silently_in_cpp("owned");
 }

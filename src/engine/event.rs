@@ -4,11 +4,12 @@
 //! token ids are appended), so a reader that sleeps never stalls a step and never holds more than its own output.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::queue::{Outbox, Queue, ReadyList};
 use crate::error::{Error, Result};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// What an event says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -5,6 +5,8 @@
 
 pub mod evaluate;
 mod event;
+#[cfg(all(test, infer_models))]
+mod models;
 mod queue;
 mod report;
 mod request;
@@ -449,6 +451,8 @@ impl Shared {
                 self.close(&|| Ending::plain(FinishReason::Cancelled));
                 return;
             }
+            #[cfg(infer_faults)]
+            crate::fault::panic_at("thread");
             let mut worker = self.worker();
             let paused = self.feed(&mut worker);
             let ended = if paused {

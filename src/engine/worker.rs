@@ -237,6 +237,8 @@ impl Worker {
     }
 
     fn compute(&mut self, shutdown: &dyn Fn() -> bool) {
+        #[cfg(infer_faults)]
+        crate::fault::panic_at("step");
         let begin = Instant::now();
         let (prefill_rows, decode_rows) = self.plan(begin);
         let mut times = ComponentTimes::default();

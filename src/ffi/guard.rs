@@ -109,7 +109,11 @@ pub(crate) fn quiet<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
 
 fn caught<T>(place: &'static str, body: impl FnOnce() -> T) -> Result<T, Failure> {
     let inside = panic_guard::enter();
-    let result = catch_unwind(AssertUnwindSafe(body));
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        #[cfg(infer_faults)]
+        crate::fault::panic_at(if place.is_empty() { "quiet" } else { place });
+        body()
+    }));
     drop(inside);
     result.map_err(|payload| {
         let message = panic_guard::describe(payload.as_ref());

@@ -22,6 +22,8 @@ mod engine_options;
 mod error;
 mod event;
 mod event_fd;
+#[cfg(infer_faults)]
+mod fault;
 mod fork;
 mod guard;
 mod handle;
@@ -48,6 +50,8 @@ pub use engine::*;
 pub use engine_options::*;
 pub use error::*;
 pub use event::*;
+#[cfg(infer_faults)]
+pub use fault::*;
 pub use kernels::*;
 pub use metadata::*;
 pub use model::*;

@@ -5,6 +5,7 @@ use std::ffi::{CStr, c_char};
 use crate::error::Error;
 use crate::kernel::KernelError;
 use crate::memory::MemoryError;
+use crate::tokenizer::TokenizerError;
 
 /// What a call answers. Numbers are never given to another meaning; later versions can add some, so treat every
 /// negative number as an error.
@@ -104,10 +105,13 @@ pub(crate) fn of(error: &Error) -> infer_status {
         Error::Gguf(_) | Error::InvalidModel(_) => INFER_ERR_INVALID_MODEL,
         Error::Unsupported(_) => INFER_ERR_UNSUPPORTED,
         Error::Quant(_) => INFER_ERR_INVALID_MODEL,
+        Error::Tokenizer(TokenizerError::Memory(e)) => of_memory(e),
         Error::Tokenizer(_) => INFER_ERR_TOKENIZER,
         Error::Option(_) | Error::InvalidArgument(_) => INFER_ERR_INVALID_ARGUMENT,
         Error::Memory(e) => of_memory(e),
         Error::Kernel(KernelError::Memory(e)) => of_memory(e),
+        // The stack of a thread is the memory that is most likely missing.
+        Error::Kernel(KernelError::Thread { .. }) => INFER_ERR_NO_MEMORY,
         Error::Kernel(KernelError::UnsupportedType(_)) => INFER_ERR_UNSUPPORTED,
         Error::Kernel(KernelError::UnknownLevel { .. } | KernelError::Pool { .. }) => {
             INFER_ERR_INVALID_ARGUMENT

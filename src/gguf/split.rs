@@ -50,12 +50,8 @@ pub(super) fn join(first: Parsed, shard: Shard) -> Result<(Parsed, Vec<Shard>)> 
         for t in &mut parsed.tensors {
             t.shard = no as usize;
         }
-        all.tensors
-            .try_reserve(parsed.tensors.len())
-            .map_err(|_| memory::MemoryError::Exhausted {
-                what: "the tensor tables of a split GGUF model".to_string(),
-                bytes: size_of_val(parsed.tensors.as_slice()),
-            })?;
+        let more = parsed.tensors.len();
+        memory::reserve(&mut all.tensors, more, "the tensor tables of a split GGUF model")?;
         all.tensors.append(&mut parsed.tensors);
         shards.push(shard);
     }

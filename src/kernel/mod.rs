@@ -107,4 +107,12 @@ pub enum KernelError {
         /// What failed.
         reason: String,
     },
+    /// The system has no memory, or no number, for one more thread.
+    #[error("the system refused the thread {name}: {source}")]
+    Thread {
+        /// The thread's name, and what it is part of.
+        name: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
 }

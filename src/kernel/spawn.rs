@@ -26,9 +26,9 @@ pub(crate) fn spawn_thread(
         super::fp_env::set_default();
         body();
     };
-    system::with_signals_blocked(|| builder.spawn(body)).map_err(|e| KernelError::Pool {
-        threads: 1,
-        reason: format!("the system refused a thread: {e}"),
+    system::with_signals_blocked(|| builder.spawn(body)).map_err(|source| KernelError::Thread {
+        name: name.to_string(),
+        source,
     })
 }
 

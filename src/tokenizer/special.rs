@@ -242,10 +242,7 @@ fn is_space(byte: u8) -> bool {
 pub(super) fn push<T>(v: &mut Vec<T>, value: T) -> Result<(), TokenizerError> {
     if v.len() == v.capacity() {
         let more = v.len().max(16);
-        v.try_reserve(more).map_err(|_| memory::MemoryError::Exhausted {
-            what: "the tokens of a text".to_string(),
-            bytes: (v.len() + more) * size_of::<T>(),
-        })?;
+        memory::reserve(v, more, "the tokens of a text")?;
     }
     v.push(value);
     Ok(())

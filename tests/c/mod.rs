@@ -21,6 +21,8 @@ pub const STRICT: &[&str] = &["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 pub enum Linking {
     Shared,
     Static,
+    /// With none: the program opens the shared library itself.
+    Opened,
 }
 
 pub fn root() -> &'static Path {
@@ -85,6 +87,7 @@ pub fn build(compiler: &str, source: &Path, linking: Linking, standard: &str) ->
         Linking::Static => command
             .arg(libraries().join("libinfer.a"))
             .args(["-ldl", "-lm", "-lrt", "-lutil", "-lgcc_s"]),
+        Linking::Opened => command.arg("-ldl"),
     };
     command.args(["-lpthread", "-lm"]);
     let output = command.output().unwrap();
@@ -117,25 +120,52 @@ pub fn run(program: &Path, args: &[&str], input: &str) -> Output {
 /// Builds a C program of `tests/c` and runs it on the demo model. It has to succeed and to print nothing at all:
 /// neither it nor the library has anything to say.
 pub fn passes_silently(name: &str) {
-    passes("gcc", &format!("{name}.c"), "c99");
+    passes_silently_with(name, Linking::Shared, &[]);
+}
+
+/// The same with more arguments, and linked as the program wants it.
+pub fn passes_silently_with(name: &str, linking: Linking, args: &[&str]) {
+    if let Some(output) = output("gcc", &format!("{name}.c"), "c99", linking, args) {
+        succeeded(name, &output, "", "");
+    }
 }
 
 /// The same for a C++ program.
 pub fn passes_silently_in_cpp(name: &str) {
-    passes("g++", &format!("{name}.cpp"), "c++17");
+    let file = format!("{name}.cpp");
+    if let Some(output) = output("g++", &file, "c++17", Linking::Shared, &[]) {
+        succeeded(name, &output, "", "");
+    }
 }
 
-fn passes(compiler: &str, file: &str, standard: &str) {
-    if !self::compiler(compiler, file) {
-        return;
-    }
-    let source = root().join("tests/c").join(file);
-    let program = build(compiler, &source, Linking::Shared, standard);
-    let output = run(&program, &["models/tolstoy-3m-Q8_0.gguf"], "");
-    let (out, err) = (
+/// Checks that a program succeeded and what it left on both outputs.
+pub fn succeeded(name: &str, output: &Output, out: &str, err: &str) {
+    let (found_out, found_err) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
-    assert!(output.status.success(), "{file}: {}\n{out}{err}", output.status);
-    assert_eq!((out.as_ref(), err.as_ref()), ("", ""), "{file} printed something");
+    assert!(
+        output.status.success(),
+        "{name}: {}\n{found_out}{found_err}",
+        output.status
+    );
+    assert_eq!(
+        (found_out.as_ref(), found_err.as_ref()),
+        (out, err),
+        "{name} printed something else"
+    );
+}
+
+/// Builds a program of `tests/c` and runs it on the demo model and what else it wants; `None` without the compiler.
+pub fn output(compiler: &str, file: &str, standard: &str, linking: Linking, args: &[&str]) -> Option<Output> {
+    if !self::compiler(compiler, file) {
+        return None;
+    }
+    let source = root().join("tests/c").join(file);
+    let program = build(compiler, &source, linking, standard);
+    let args: Vec<&str> = ["models/tolstoy-3m-Q8_0.gguf"]
+        .into_iter()
+        .chain(args.iter().copied())
+        .collect();
+    Some(run(&program, &args, ""))
 }

@@ -56,6 +56,7 @@ pub fn build(compiler: &str, source: &Path, linking: Linking, standard: &str, fl
         Linking::Static => command
             .arg(shared.with_file_name("libinfer.a"))
             .args(["-ldl", "-lm", "-lrt", "-lutil", "-lgcc_s"]),
+        Linking::Opened => &mut command,
     };
     command.arg("-lpthread");
     succeeds(command);

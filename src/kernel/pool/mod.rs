@@ -10,20 +10,26 @@
     reason = "lends a job's closure to the workers; thread attributes through libc"
 )]
 
+#[cfg(all(test, infer_models))]
+mod models;
 pub(super) mod system;
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use system::available_cpus;
 
 use super::KernelError;
 use crate::memory;
+use crate::sync::thread::{Builder, JoinHandle};
+use crate::sync::{
+    AtomicBool, AtomicU64, AtomicUsize, Condvar, MODELLED, Mutex, MutexGuard, planted, spin_loop,
+    thread_local,
+};
 
 /// Stack of a worker, in bytes; kernels need a few kilobytes.
 const STACK: usize = 2 << 20;
@@ -33,6 +39,8 @@ pub(super) const SCRATCH: usize = 640 << 10;
 const SPIN: Duration = Duration::from_micros(200);
 /// The same where there are more threads than CPUs, and spinning would take time from a thread with work.
 const SPIN_OVERSUBSCRIBED: Duration = Duration::from_micros(2);
+/// How often an idle worker looks for work before it looks at the clock.
+const LOOKS: usize = if MODELLED { 1 } else { 32 };
 /// More threads than any machine has use for.
 const MAX_THREADS: usize = 1024;
 
@@ -146,7 +154,7 @@ impl ThreadPool {
         for _ in 0..threads {
             scratch.push(UnsafeCell::new(memory::filled(
                 0,
-                SCRATCH,
+                if MODELLED { 0 } else { SCRATCH },
                 "a worker's scratch memory",
             )?));
         }
@@ -162,7 +170,9 @@ impl ThreadPool {
             caller_waits: AtomicBool::new(false),
             done: Condvar::new(),
             stop: AtomicBool::new(false),
-            spin: if threads > allowed {
+            spin: if MODELLED {
+                Duration::ZERO
+            } else if threads > allowed {
                 SPIN_OVERSUBSCRIBED
             } else {
                 SPIN
@@ -199,14 +209,13 @@ impl ThreadPool {
                 shared.work(worker);
                 hook(on_stop);
             };
-            let builder = std::thread::Builder::new()
-                .name(system::thread_name(prefix, worker))
-                .stack_size(STACK);
+            let name = system::thread_name(prefix, worker);
+            let builder = Builder::new().name(name.clone()).stack_size(STACK);
             let spawned = system::with_signals_blocked(|| builder.spawn(body));
             // On failure, dropping the pool joins the threads there are.
-            pool.handles.push(spawned.map_err(|e| KernelError::Pool {
-                threads,
-                reason: format!("the system refused thread {worker}: {e}"),
+            pool.handles.push(spawned.map_err(|source| KernelError::Thread {
+                name: format!("{name} of a pool of {threads}"),
+                source,
             })?);
         }
         Ok(pool)
@@ -226,7 +235,7 @@ impl ThreadPool {
         if n_tasks == 0 {
             return;
         }
-        let mut frame = FRAMES.get();
+        let mut frame = FRAMES.with(Cell::get);
         while !frame.is_null() {
             // SAFETY: frames live on this thread's stack below us, and are unlinked before they end.
             let f = unsafe { &*frame };
@@ -275,8 +284,7 @@ impl Drop for ThreadPool {
             return;
         }
         self.shared.stop.store(true, Ordering::SeqCst);
-        drop(lock(&self.shared.sleep));
-        self.shared.wake.notify_all();
+        self.shared.signal(&self.shared.wake);
         for handle in self.handles.drain(..) {
             let _ = handle.join();
         }
@@ -289,22 +297,31 @@ impl Shared {
         struct Unlink(*const Frame);
         impl Drop for Unlink {
             fn drop(&mut self) {
-                FRAMES.set(self.0);
+                FRAMES.with(|frames| frames.set(self.0));
             }
         }
         let frame = Frame {
             pool: self,
             worker,
-            outer: FRAMES.get(),
+            outer: FRAMES.with(Cell::get),
         };
         let _unlink = Unlink(frame.outer);
-        FRAMES.set(&raw const frame);
+        FRAMES.with(|frames| frames.set(&raw const frame));
         f();
     }
 
     /// Runs one task and keeps its panic, if it is the first.
     fn call(&self, task: &Task<'_>, i: usize, worker: usize) {
-        if let Err(p) = catch_unwind(AssertUnwindSafe(|| task(i, worker))) {
+        let body = || {
+            #[cfg(infer_faults)]
+            crate::fault::panic_at(if worker == 0 {
+                "task"
+            } else {
+                "task of a pool thread"
+            });
+            task(i, worker);
+        };
+        if let Err(p) = catch_unwind(AssertUnwindSafe(body)) {
             let mut first = lock(&self.panic);
             if first.is_none() {
                 *first = Some(p);
@@ -335,20 +352,27 @@ impl Shared {
         let epoch = (self.state.load(Ordering::Relaxed) / EPOCH).wrapping_add(1) & 0xffff_ffff;
         self.state.store(epoch * EPOCH + OPEN, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
-            drop(lock(&self.sleep));
-            self.wake.notify_all();
+            self.signal(&self.wake);
         }
         self.within(0, || self.claim(task, 0));
         let mut state = self.state.fetch_and(!OPEN, Ordering::AcqRel) & !OPEN;
         let start = Instant::now();
         while state & JOINED != 0 {
             if start.elapsed() < self.spin {
-                std::hint::spin_loop();
+                spin_loop();
             } else {
                 self.wait_for_joined();
             }
             state = self.state.load(Ordering::Acquire);
         }
+    }
+
+    /// Wakes who sleeps on `condvar`. Taking the lock orders this after the last look of a thread that is about to sleep.
+    fn signal(&self, condvar: &Condvar) {
+        if !planted() {
+            drop(lock(&self.sleep));
+        }
+        condvar.notify_all();
     }
 
     /// Sleeps until no worker is joined. The last one to leave sees the flag, as both sides use one total order.
@@ -389,8 +413,7 @@ impl Shared {
             }
             let before = self.state.fetch_sub(1, Ordering::SeqCst);
             if before & JOINED == 1 && self.caller_waits.load(Ordering::SeqCst) {
-                drop(lock(&self.sleep));
-                self.done.notify_all();
+                self.signal(&self.done);
             }
         }
     }
@@ -401,14 +424,14 @@ impl Shared {
         let stopped = || self.stop.load(Ordering::SeqCst);
         let start = Instant::now();
         loop {
-            for _ in 0..32 {
+            for _ in 0..LOOKS {
                 if stopped() {
                     return None;
                 }
                 if current() != seen {
                     return Some(current());
                 }
-                std::hint::spin_loop();
+                spin_loop();
             }
             if start.elapsed() >= self.spin {
                 break;
