@@ -17,8 +17,8 @@ use criterion::{
     BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
 use infer::kernel::{
-    Activations, CpuLevel, Kernels, MatmulJob, Matrix, ThreadPool, ThreadPoolOptions, for_each_chunk_mut,
-    matmul,
+    Activations, CpuLevel, Forms, Kernels, MatmulJob, Packed, ThreadPool, ThreadPoolOptions,
+    for_each_chunk_mut, matmul,
 };
 use infer::quant::TensorType;
 
@@ -84,16 +84,19 @@ fn gemv(c: &mut Criterion) {
     for ty in TYPES {
         let bytes = ty.row_bytes(N_IN).unwrap() * N_OUT;
         let copies = STREAM / bytes;
-        let data = weights(ty, copies);
+        let data: Vec<Packed> = weights(ty, copies)
+            .chunks(bytes)
+            .map(|rows| Packed::new(&pool, ty, N_IN, N_OUT, rows).unwrap())
+            .collect();
         for k in levels() {
             let mut a = Activations::new(1, N_IN).unwrap();
-            a.set(k, &x, 1, N_IN, true).unwrap();
+            a.set(k, &pool, &x, 1, N_IN, Forms::ALL).unwrap();
             g.throughput(Throughput::Bytes(bytes as u64));
             let mut at = 0;
             g.bench_function(format!("{ty}/{}", k.level().name()), |b| {
                 b.iter(|| {
                     at = (at + 1) % copies;
-                    let w = Matrix::new(ty, N_IN, N_OUT, &data[at * bytes..(at + 1) * bytes]).unwrap();
+                    let w = data[at].matrix().unwrap();
                     matmul(k, &pool, &a, &mut [MatmulJob::new(w, black_box(&mut out))]).unwrap();
                 });
             });
@@ -106,9 +109,9 @@ fn gemm(c: &mut Criterion) {
     let mut g = c.benchmark_group("gemm");
     quick(&mut g);
     for ty in TYPES {
-        let data = weights(ty, 1);
-        let w = Matrix::new(ty, N_IN, N_OUT, &data).unwrap();
-        for rows in [4, 64, 512] {
+        let w = Packed::new(&pool, ty, N_IN, N_OUT, &weights(ty, 1)).unwrap();
+        let w = w.matrix().unwrap();
+        for rows in [2, 4, 8, 32, 512] {
             let x: Vec<f32> = (0..N_IN * rows).map(|i| (i as f32).sin()).collect();
             let mut out = vec![0.0f32; N_OUT * rows];
             for k in levels() {
@@ -116,7 +119,7 @@ fn gemm(c: &mut Criterion) {
                     continue;
                 }
                 let mut a = Activations::new(rows, N_IN).unwrap();
-                a.set(k, &x, rows, N_IN, true).unwrap();
+                a.set(k, &pool, &x, rows, N_IN, Forms::ALL).unwrap();
                 g.throughput(Throughput::Elements((N_IN * N_OUT * rows) as u64));
                 g.bench_function(format!("{ty}/{}/{rows}", k.level().name()), |b| {
                     b.iter(|| matmul(k, &pool, &a, &mut [MatmulJob::new(w, black_box(&mut out))]).unwrap());
@@ -127,6 +130,7 @@ fn gemm(c: &mut Criterion) {
 }
 
 fn ops(c: &mut Criterion) {
+    let pool = pool();
     let mut g = c.benchmark_group("ops");
     quick(&mut g);
     let a: Vec<f32> = (0..2048).map(|i| (i as f32).sin()).collect();
@@ -155,10 +159,9 @@ fn ops(c: &mut Criterion) {
         });
         let mut acts = Activations::new(1, 2048).unwrap();
         g.bench_function(format!("quantize_2048/{level}"), |b| {
-            b.iter(|| acts.set(k, black_box(&a), 1, 2048, true).unwrap());
+            b.iter(|| acts.set(k, &pool, black_box(&a), 1, 2048, Forms::ALL).unwrap());
         });
     }
-    let pool = pool();
     g.throughput(Throughput::Elements(1));
     g.bench_function("empty_job", |b| b.iter(|| pool.run(16, &|i, _| _ = black_box(i))));
 }

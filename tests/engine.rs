@@ -12,7 +12,7 @@ use infer::Error;
 use infer::engine::{Engine, Event, EventKind, FinishReason, Poll, Queue};
 use infer::gguf::{Gguf, GgufWriter, LoadOptions, Value};
 use infer::model::Model;
-use infer::options::{EngineOptions, ModelOptions, Prompt, RequestOptions, ThreadsOptions};
+use infer::options::{EngineOptions, ModelOptions, OptionSet, Prompt, RequestOptions, ThreadsOptions};
 
 fn demo() -> Arc<Model> {
     load(&demo_model())
@@ -730,9 +730,48 @@ fn statistics_add_up() {
     assert!(stats.decode_components().sampling > 0 && stats.decode_components().embedding > 0);
     let summary = engine.summary();
     assert!(summary.contains("120 tokens"), "{summary}");
+    assert!(summary.contains("preset: auto for a small model"), "{summary}");
     assert!(
         engine
             .metrics_text()
             .contains("infer_generated_tokens_total 120\n")
     );
+}
+
+#[test]
+fn a_preset_decides_what_is_left_open_and_the_engine_tells_what_that_is() {
+    let with = |set: &[(&str, &str)]| {
+        let mut options = EngineOptions::default();
+        for (name, value) in set {
+            options.set(name, value).unwrap();
+        }
+        engine(options)
+    };
+    let edge = with(&[("max_queued", "3"), ("preset", "edge")]);
+    let options = edge.options();
+    assert_eq!((options.preset, options.kv_type), ("edge", "q8"));
+    assert_eq!(
+        (options.max_running, options.max_queued, options.prefill_chunk),
+        (2, 3, 64)
+    );
+    let trained = edge.model().info().context_length;
+    assert_eq!(edge.context_length(), trained.min(4096));
+    let summary = edge.summary();
+    for part in [
+        "preset: edge for a small model",
+        "up to 3 requests",
+        "up to 2",
+        "cache: q8",
+    ] {
+        assert!(summary.contains(part), "{part}: {summary}");
+    }
+    // Presets that store the same and differ in how they compute give the same tokens.
+    let tokens = |preset: &str, more: &[(&str, &str)]| {
+        let engine = with(&[&[("preset", preset)], more].concat());
+        generate(&engine, text(PROMPTS[2], greedy(24))).tokens
+    };
+    let auto = tokens("auto", &[]);
+    assert_eq!(tokens("desktop", &[]), auto);
+    assert_eq!(tokens("server", &[]), auto);
+    assert_eq!(tokens("edge", &[("kv_type", "f16")]), auto);
 }

@@ -74,14 +74,14 @@ fn options_set_past_their_checks_are_refused_where_they_are_used() {
         (
             "max_running",
             EngineOptions {
-                max_running: 0,
+                max_running: 5000,
                 ..EngineOptions::default()
             },
         ),
         (
             "prefill_chunk",
             EngineOptions {
-                prefill_chunk: 0,
+                prefill_chunk: 1 << 20,
                 ..EngineOptions::default()
             },
         ),

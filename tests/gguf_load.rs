@@ -100,10 +100,9 @@ fn tensors_outlive_the_model_and_cross_threads() {
     let path = dir.path().join("m.gguf");
     small(&path);
     let gguf = Gguf::open(&path).unwrap();
-    let mut data = gguf.load(&LoadOptions::default(), &mut |_, _| true).unwrap();
+    let data = gguf.load(&LoadOptions::default(), &mut |_, _| true).unwrap();
     drop(gguf);
-    let t: TensorBytes = data.take("t").unwrap();
-    assert!(data.get("t").is_none() && data.is_empty());
+    let t: TensorBytes = data.get("t").unwrap();
     drop(data);
     std::fs::remove_file(&path).unwrap();
     send_sync(&t);
@@ -111,6 +110,26 @@ fn tensors_outlive_the_model_and_cross_threads() {
     let n = std::thread::spawn(move || other.len()).join().unwrap();
     assert_eq!(n, 4 << 10);
     assert_eq!(*t, *bytes(4 << 10, 1));
+}
+
+#[test]
+fn a_tensor_can_be_changed_in_place_and_bytes_in_use_elsewhere_are_copied_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    small(&path);
+    let file = std::fs::read(&path).unwrap();
+    for options in [mode(LoadMode::Read, 1), mode(LoadMode::Mmap, 0)] {
+        let gguf = Gguf::open(&path).unwrap();
+        let mut data = gguf.load(&options, &mut |_, _| true).unwrap();
+        assert!(data.get_mut("no such tensor").unwrap().is_none());
+        data.get_mut("t").unwrap().unwrap()[0] = 77;
+        let kept = data.get("t").unwrap();
+        assert_eq!(kept[0], 77);
+        data.get_mut("t").unwrap().unwrap()[0] = 78;
+        assert_eq!((kept[0], data.get("t").unwrap()[0]), (77, 78));
+        assert_eq!(kept[1..], data.get("t").unwrap()[1..]);
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), file);
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use infer::kernel::{
-    Activations, CpuLevel, Kernels, MatmulJob, Matrix, Precision, ThreadPool, ThreadPoolOptions, matmul,
+    Activations, CpuLevel, Forms, Kernels, MatmulJob, Packed, Precision, ThreadPool, ThreadPoolOptions,
+    matmul,
 };
 use infer::quant::TensorType;
 
@@ -40,19 +41,23 @@ fn products_allocate_nothing_after_the_first() {
         let k = Kernels::for_level(level).unwrap();
         let (n_in, n_out) = (512, 300);
         let types = [TensorType::Q4_K, TensorType::Q8_0, TensorType::F16];
-        let data: Vec<Vec<u8>> = types
+        let data: Vec<Packed> = types
             .iter()
-            .map(|ty| vec![1; ty.row_bytes(n_in).unwrap() * n_out])
+            .map(|&ty| {
+                let rows = vec![1; ty.row_bytes(n_in).unwrap() * n_out];
+                Packed::new(&pool, ty, n_in, n_out, &rows).unwrap()
+            })
             .collect();
         let x = vec![0.5f32; 9 * n_in];
         let mut out = vec![vec![0.0f32; 9 * n_out]; 3];
         let mut a = Activations::new(9, n_in).unwrap();
         let mut pass = |rows: usize, precision| {
-            a.set(k, &x[..rows * n_in], rows, n_in, true).unwrap();
+            a.set(k, &pool, &x[..rows * n_in], rows, n_in, Forms::ALL)
+                .unwrap();
             let [y0, y1, y2] = &mut out[..] else {
                 unreachable!()
             };
-            let w = |i: usize| Matrix::new(types[i], n_in, n_out, &data[i]).unwrap();
+            let w = |i: usize| data[i].matrix().unwrap();
             let mut jobs = [
                 MatmulJob::new(w(0), &mut y0[..rows * n_out]).precision(precision),
                 MatmulJob::new(w(1), &mut y1[..rows * n_out]).precision(precision),

@@ -2,15 +2,17 @@
 
 use std::process::ExitCode;
 
+use infer::options::LogLevel;
 use serde_json::json;
 
+use crate::log;
 use crate::output::{self, Output, Style};
 
 /// The exit codes as `--help` lists them.
 pub const HELP: &str = "\
 Exit codes:
   0    success
-  1    failure: a model, a file or a generation; `check` found problems
+  1    failure: a model, a file or a generation; `check` found problems; lines of a `batch` failed
   2    the command line is wrong
   130  interrupted (Ctrl-C)
 
@@ -23,6 +25,9 @@ pub const OK: u8 = 0;
 pub const FAILED: u8 = 1;
 /// The command line is wrong.
 pub const USAGE: u8 = 2;
+
+/// Ctrl-C.
+pub const INTERRUPTED: u8 = 130;
 
 /// Why a command did not do its work.
 #[derive(Debug)]
@@ -88,6 +93,10 @@ pub fn report(outcome: Outcome, json: bool) -> ExitCode {
 
 /// One line about a failure on standard error.
 fn complain(sentence: &str) {
+    if log::is_json() {
+        log::record(LogLevel::Error, "infer", sentence, json!({}));
+        return;
+    }
     let sentence = output::printable(sentence, output::Lines::Escape);
     output::stderr_line(&format!("{} {sentence}", output::styled("infer:", Style::Error)));
 }

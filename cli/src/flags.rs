@@ -144,5 +144,7 @@ mod tests {
         all_known::<crate::generate::Sampling>();
         all_known::<crate::generate::Computing>();
         all_known::<crate::logits::Computing>();
+        all_known::<crate::chat::Talking>();
+        all_known::<crate::batch::Computing>();
     }
 }

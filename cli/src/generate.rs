@@ -1,11 +1,10 @@
 //! `infer generate`: continues a prompt, streaming text or answering one JSON object.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use infer::engine::{Engine, Event, Finish, FinishReason, Poll, Request, Stats};
-use infer::options::{EngineOptions, LogLevel, ModelOptions, Object, Prompt, RequestOptions};
+use infer::options::{EngineOptions, ModelOptions, Object, Prompt, RequestOptions};
 use serde_json::{Value, json};
 
 use crate::demo;
@@ -13,7 +12,8 @@ use crate::exit::{Failure, OK, Outcome};
 use crate::flags::{Flags, Loading, Offer};
 use crate::input::{self, Ids};
 use crate::loading;
-use crate::output::{self, Lines, Output, Style, printable};
+use crate::log;
+use crate::output::Output;
 use crate::progress::Progress;
 
 /// Continue a prompt with generated text.
@@ -54,7 +54,7 @@ pub struct Args {
     /// Print a line of statistics on standard error at the end.
     #[arg(long)]
     stats: bool,
-    /// Print the library's log on standard error; warnings are printed in any case.
+    /// Print the whole log on standard error, as --log-level debug does.
     #[arg(long, short)]
     verbose: bool,
     #[command(flatten)]
@@ -92,6 +92,7 @@ pub struct Computing;
 impl Offer for Computing {
     const OBJECT: Object = Object::Engine;
     const OPTIONS: &'static [(&'static str, Option<&'static str>)] = &[
+        ("preset", None),
         ("threads", None),
         ("cpu_level", None),
         ("kv_type", None),
@@ -109,7 +110,10 @@ pub fn run(args: &Args, json: bool) -> Outcome {
     let path = demo::or_demo(args.model.as_ref())?;
     let mut engine_options: EngineOptions = args.computing.options()?;
     engine_options.max_running = 1;
-    engine_options.log = Some(log(args.verbose));
+    if args.verbose {
+        log::be_verbose();
+    }
+    engine_options.log = Some(log::callback());
     let mut request_options = request(args, engine_options.max_prompt_bytes as u64)?;
 
     let (model, load_time) = loading::load(&path, &args.loading.options::<ModelOptions>()?)?;
@@ -147,7 +151,7 @@ pub fn run(args: &Args, json: bool) -> Outcome {
     }
     let stats = engine.stats();
     if args.stats {
-        output::stderr_line(&statistics(&finish, &stats, load_time));
+        log::line("generate", &statistics(&finish, &stats, load_time));
     }
     if json {
         out.json(&json!({
@@ -266,25 +270,4 @@ fn statistics(finish: &Finish, stats: &Stats, load_time: Duration) -> String {
         load_time.as_secs_f64(),
         finish.reason.name(),
     )
-}
-
-/// Writes log records to standard error.
-fn log(verbose: bool) -> infer::options::LogCallback {
-    Arc::new(move |record| {
-        if verbose || record.level <= LogLevel::Warn {
-            let (word, style) = match record.level {
-                LogLevel::Error => ("error", Style::Error),
-                LogLevel::Warn => ("warning", Style::Warning),
-                LogLevel::Info => ("info", Style::Dim),
-                LogLevel::Debug => ("debug", Style::Dim),
-            };
-            let fields = if record.fields == "{}" { "" } else { record.fields };
-            output::stderr_line(&format!(
-                "infer: {}: {}: {} {fields}",
-                output::styled(word, style),
-                record.target,
-                printable(record.message, Lines::Escape),
-            ));
-        }
-    })
 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use infer::model::Model;
-use infer::options::ModelOptions;
+use infer::options::{LogLevel, ModelOptions};
+use serde_json::json;
 
+use crate::log;
 use crate::progress::Progress;
 
 /// Loads a model; answers it with the time it took.
@@ -18,5 +20,10 @@ pub fn load(path: &Path, options: &ModelOptions) -> infer::Result<(Arc<Model>, D
         progress.set((fraction * STEPS) as u64);
         true
     })?;
-    Ok((model, started.elapsed()))
+    progress.clear();
+    let elapsed = started.elapsed();
+    let fields = json!({ "path": path.to_string_lossy(), "seconds": elapsed.as_secs_f64() });
+    let message = format!("loaded {}", model.info().description);
+    log::record(LogLevel::Info, "model", &message, fields);
+    Ok((model, elapsed))
 }

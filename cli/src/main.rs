@@ -1,9 +1,12 @@
 //! The `infer` command: generates text with GGUF models, and shows and checks them.
 //!
-//! One file per subcommand; [`flags`] makes command-line flags of the library's table of options, [`input`]
+//! One file or folder per subcommand ([`pages`] has two); [`flags`] makes command-line flags of the library's table of options, [`input`]
 //! reads texts and ids, [`demo`] finds the model used without `--model`, [`progress`] draws bars on a terminal,
-//! [`output`] writes to standard output, and [`exit`] turns results into exit codes.
+//! [`output`] writes to standard output, [`log`] to standard error, [`interrupt`] listens to Ctrl-C, and [`exit`] turns
+//! results into exit codes.
 
+mod batch;
+mod chat;
 mod check;
 mod demo;
 mod exit;
@@ -11,9 +14,12 @@ mod flags;
 mod generate;
 mod input;
 mod inspect;
+mod interrupt;
 mod loading;
+mod log;
 mod logits;
 mod output;
+mod pages;
 mod progress;
 mod tokenize;
 
@@ -28,6 +34,8 @@ struct Cli {
     /// Print exactly one JSON object on standard output; everything else goes to standard error.
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    log: log::Settings,
     #[command(subcommand)]
     command: Command,
 }
@@ -35,10 +43,19 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Generate(Box<generate::Args>),
+    Chat(Box<chat::Args>),
+    Batch(Box<batch::Args>),
     Inspect(inspect::Args),
     Check(check::Args),
     Tokenize(tokenize::Args),
     Logits(logits::Args),
+    Completions(pages::CompletionsArgs),
+    Man(pages::ManArgs),
+}
+
+/// The command line.
+fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }
 
 fn main() -> ExitCode {
@@ -46,22 +63,25 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(message) => return exit::not_a_command(&message),
     };
+    log::install(&cli.log);
     let result = match &cli.command {
         Command::Generate(args) => generate::run(args, cli.json),
+        Command::Chat(args) => chat::run(args, cli.json),
+        Command::Batch(args) => batch::run(args, cli.json),
         Command::Inspect(args) => inspect::run(args, cli.json),
         Command::Check(args) => check::run(args, cli.json),
         Command::Tokenize(args) => tokenize::run(args, cli.json),
         Command::Logits(args) => logits::run(args, cli.json),
+        Command::Completions(args) => pages::completions(args, cli.json),
+        Command::Man(args) => pages::man(args, cli.json),
     };
     exit::report(result, cli.json)
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     #[test]
     fn the_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        super::command().debug_assert();
     }
 }

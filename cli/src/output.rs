@@ -1,16 +1,17 @@
 //! Standard output and standard error: JSON, colours, and texts of unknown origin made harmless.
 
 use std::borrow::Cow;
-use std::io::{IsTerminal, StdoutLock, Write};
+use std::io::{IsTerminal, Write};
 
 use anstream::adapter::strip_str;
 use anstream::{AutoStream, ColorChoice};
 
 use crate::exit::Failure;
 
-/// Locked standard output. Colours pass only to a terminal; a closed pipe becomes [`Failure::BrokenPipe`].
+/// Where a command writes: locked standard output, as a rule. Colours pass only to a terminal; a closed pipe becomes
+/// [`Failure::BrokenPipe`].
 pub struct Output {
-    stream: StdoutLock<'static>,
+    stream: Box<dyn Write>,
     colours: bool,
     terminal: bool,
 }
@@ -22,7 +23,26 @@ impl Output {
         Self {
             colours: AutoStream::choice(&stream) != ColorChoice::Never,
             terminal: stream.is_terminal(),
-            stream,
+            stream: Box::new(stream),
+        }
+    }
+
+    /// Writes to standard error instead, for what is not the answer of a command with `--json`.
+    pub fn on_stderr() -> Self {
+        let stream = std::io::stderr();
+        Self {
+            colours: AutoStream::choice(&stream) != ColorChoice::Never,
+            terminal: stream.is_terminal(),
+            stream: Box::new(stream),
+        }
+    }
+
+    /// Writes nothing.
+    pub fn nowhere() -> Self {
+        Self {
+            colours: false,
+            terminal: false,
+            stream: Box::new(std::io::sink()),
         }
     }
 

@@ -14,6 +14,7 @@ pub struct Progress {
     total: u64,
     started: Instant,
     enabled: bool,
+    template: &'static str,
     bar: Option<ProgressBar>,
 }
 
@@ -25,7 +26,26 @@ impl Progress {
             total,
             started: Instant::now(),
             enabled: std::io::stderr().is_terminal(),
+            template: "{msg} [{bar:40}] {percent}% {eta}",
             bar: None,
+        }
+    }
+
+    /// A bar that counts pieces of work and tells how many are done per second. `total` is asked when it is drawn at all.
+    pub fn counting(what: &'static str, total: impl FnOnce() -> u64) -> Self {
+        let mut this = Self::new(what, 0);
+        if this.enabled {
+            this.total = total();
+        }
+        this.template = "{msg} [{bar:40}] {pos}/{len} {per_sec} {eta} left";
+        this
+    }
+
+    /// Takes the bar off the screen while something else is written on standard error.
+    pub fn suspend(&self, write: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
         }
     }
 
@@ -39,11 +59,11 @@ impl Progress {
         if !self.enabled || (self.bar.is_none() && self.started.elapsed() < PATIENCE) {
             return;
         }
-        let (what, total) = (self.what, self.total);
+        let (what, total, template) = (self.what, self.total, self.template);
         self.bar
             .get_or_insert_with(|| {
                 let bar = ProgressBar::new(total).with_message(what);
-                let style = ProgressStyle::with_template("{msg} [{bar:40}] {percent}% {eta}");
+                let style = ProgressStyle::with_template(template);
                 bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
             })
             .set_position(done.min(total));

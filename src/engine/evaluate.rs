@@ -32,7 +32,7 @@ pub fn logits(
             "id {i} is {id}, but the vocabulary has {n_vocab} tokens"
         )));
     }
-    let machine = Machine::new(options)?;
+    let machine = Machine::new(&model.resolve(options))?;
     let geometry = Geometry::new(machine.kv_type, body.layer_shapes())?;
     let budget = (geometry.block_bytes() as u64).saturating_mul(ids.len().div_ceil(BLOCK_TOKENS) as u64);
     let mut kv = KvCache::new(geometry, 1, ids.len(), budget)?;

@@ -95,6 +95,7 @@ impl Engine {
     /// A model without weights, options that contradict the machine, memory or threads that cannot be had.
     pub fn new(model: Arc<Model>, options: EngineOptions) -> Result<Engine> {
         options.check()?;
+        let options = model.resolve(&options);
         let counters = Arc::new(Counters::default());
         let (worker, context) = Worker::new(Arc::clone(&model), &options, Arc::clone(&counters))?;
         let manual = options.manual_step;
@@ -139,6 +140,12 @@ impl Engine {
     /// The model.
     pub fn model(&self) -> &Arc<Model> {
         &self.shared.model
+    }
+
+    /// The options with what the preset chose for those that were left open. `kv_budget` stays 0 when it was; the
+    /// budget that came of it is in [`Stats`], and the context that fits it is [`Engine::context_length`].
+    pub fn options(&self) -> &EngineOptions {
+        &self.shared.options
     }
 
     /// Tokens of prompt and completion a sequence can hold.

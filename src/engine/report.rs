@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::Shared;
 use super::stats::{ComponentTimes, FIELDS, Stats, Unit};
+use crate::options::preset::SizeClass;
 
 /// What is on, and what was measured.
 pub(super) fn summary(shared: &Shared) -> String {
@@ -16,6 +17,7 @@ pub(super) fn summary(shared: &Shared) -> String {
     let _ = write!(
         out,
         "model: {}\n\
+         preset: {} for a {} model; queue: up to {} requests\n\
          kernels: {}, threads: {}\n\
          context: {} tokens, sequences: up to {}, prefill chunk: {} tokens\n\
          batching: on; prefix cache: not in this version; speculation: not in this version; cold tier: not in this version\n\
@@ -25,6 +27,9 @@ pub(super) fn summary(shared: &Shared) -> String {
          prefill: {} tokens, {:.1} per second{}\n\
          decode: {} tokens, {:.1} per second{}\n",
         info.description,
+        shared.options.preset,
+        SizeClass::of(info.n_parameters).name(),
+        shared.options.max_queued,
         machine.kernels.level().name(),
         machine.threads,
         shared.context,

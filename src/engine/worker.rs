@@ -15,6 +15,7 @@ use crate::kv::{BLOCK_TOKENS, Geometry, KvCache};
 use crate::memory::{self, MemoryError};
 use crate::model::{ComponentTimes, Compute, Model, Row, Step, Workspace};
 use crate::options::EngineOptions;
+use crate::options::preset::Preset;
 use crate::sample::Sampler;
 
 /// What the scheduler owns: only the thread that steps touches it.
@@ -48,7 +49,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Chooses kernels and threads.
+    /// Chooses kernels and threads by resolved options.
     ///
     /// # Errors
     /// A level the CPU lacks, or threads that cannot be started.
@@ -91,7 +92,7 @@ impl Machine {
 }
 
 impl Worker {
-    /// Allocates everything a step needs. Answers the worker and the context length it can serve.
+    /// Allocates everything a step needs; the options are resolved. Answers the worker and the context length it can serve.
     pub(crate) fn new(
         model: Arc<Model>,
         options: &EngineOptions,
@@ -100,16 +101,14 @@ impl Worker {
         let body = model.body()?;
         let machine = Machine::new(options)?;
         let n_vocab = model.info().n_vocab;
-        let asked = match options.context_length {
-            0 => model.info().context_length,
-            n => n,
-        };
+        let asked = options.context_length;
         let geometry = Geometry::new(machine.kv_type, body.layer_shapes())?;
         let sequence = (asked.div_ceil(BLOCK_TOKENS) as u64).saturating_mul(geometry.block_bytes() as u64);
+        let share = Preset::named(options.preset).kv_share(memory::available());
         let budget = match options.kv_budget {
             0 => sequence
                 .saturating_mul(options.max_running as u64)
-                .min((memory::available() / 2).max(geometry.block_bytes() as u64)),
+                .min(share.max(geometry.block_bytes() as u64)),
             n => n,
         };
         let kv = KvCache::new(geometry, options.max_running, asked, budget)?;

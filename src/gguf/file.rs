@@ -88,6 +88,15 @@ impl Gguf {
         })
     }
 
+    /// Gives up the bytes of a model in memory, which its [`TensorData`] then owns alone; it cannot be loaded again.
+    pub fn release_data(&mut self) {
+        if let Source::Memory { data, .. } = &mut self.source
+            && let Ok(empty) = Region::new(0, "nothing")
+        {
+            *data = Arc::new(empty);
+        }
+    }
+
     /// Version of the format, 1 to 3; of a split model, that of the first file.
     pub fn version(&self) -> u32 {
         self.version

@@ -40,18 +40,58 @@ pub struct LoadOptions {
 /// The bytes of all tensors of a model, by name.
 #[derive(Debug, Default)]
 pub struct TensorData {
-    tensors: HashMap<String, TensorBytes>,
+    pub(super) backings: Vec<Backing>,
+    tensors: HashMap<String, Place>,
+}
+
+/// Where a tensor lies.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) backing: usize,
+    pub(super) start: usize,
+    pub(super) len: usize,
 }
 
 impl TensorData {
     /// The bytes of a tensor: rows of blocks as the file holds them.
     pub fn get(&self, name: &str) -> Option<TensorBytes> {
-        self.tensors.get(name).cloned()
+        let place = self.tensors.get(name)?;
+        Some(TensorBytes {
+            backing: self.backings.get(place.backing)?.clone(),
+            start: place.start,
+            len: place.len,
+        })
     }
 
-    /// Takes a tensor out; its memory is freed when the answer and its neighbours in the region are dropped.
-    pub fn take(&mut self, name: &str) -> Option<TensorBytes> {
-        self.tensors.remove(name)
+    /// The bytes of a tensor, to change them; `Ok(None)` when there is no such tensor. Bytes that are mapped from the file
+    /// or in use elsewhere are copied first.
+    ///
+    /// # Errors
+    /// Memory for a copy is short.
+    pub fn get_mut(&mut self, name: &str) -> Result<Option<&mut [u8]>> {
+        let Some(place) = self.tensors.get_mut(name) else {
+            return Ok(None);
+        };
+        let owned = match self.backings.get_mut(place.backing) {
+            Some(Backing::Region(region)) => Arc::get_mut(region).is_some(),
+            _ => false,
+        };
+        if !owned {
+            let mut copy = Region::new(place.len, "a copy of a tensor")?;
+            if let Some(backing) = self.backings.get(place.backing) {
+                copy.copy_from_slice(&backing.bytes()[place.start..place.start + place.len]);
+            }
+            *place = Place {
+                backing: self.backings.len(),
+                start: 0,
+                len: place.len,
+            };
+            self.backings.push(Backing::Region(Arc::new(copy)));
+        }
+        let Some(Backing::Region(region)) = self.backings.get_mut(place.backing) else {
+            return Ok(None);
+        };
+        Ok(Arc::get_mut(region).map(|r| &mut r[place.start..place.start + place.len]))
     }
 
     /// Number of tensors.
@@ -76,10 +116,19 @@ pub struct TensorBytes {
 }
 
 /// What holds the bytes.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) enum Backing {
     Region(Arc<Region>),
     Mapping(Arc<Mapping>),
+}
+
+impl Backing {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Region(r) => r,
+            Self::Mapping(m) => m,
+        }
+    }
 }
 
 impl TensorBytes {
@@ -97,11 +146,7 @@ impl TensorBytes {
 impl Deref for TensorBytes {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        let all: &[u8] = match &self.backing {
-            Backing::Region(r) => r,
-            Backing::Mapping(m) => m,
-        };
-        &all[self.start..self.start + self.len]
+        &self.backing.bytes()[self.start..self.start + self.len]
     }
 }
 
@@ -120,8 +165,9 @@ pub(super) fn load(gguf: &Gguf, options: &LoadOptions, progress: Progress<'_>) -
     match &gguf.source {
         Source::Memory { data, base } => {
             let backing = Backing::Region(data.clone());
-            let bytes = gguf.tensors().iter().map(|t| view(t, &backing, *base));
-            let data = collect(gguf.tensors(), bytes)?;
+            let held = backing.bytes().len();
+            let places = gguf.tensors().iter().map(|t| place(t, 0, *base, held));
+            let data = collect(gguf.tensors(), vec![backing.clone()], places)?;
             report(progress, total, total)?;
             Ok(data)
         }
@@ -164,32 +210,31 @@ fn open_all(shards: &[Shard]) -> Result<Vec<PositionalFile>> {
 
 pub(super) fn collect(
     tensors: &[TensorInfo],
-    bytes: impl Iterator<Item = Result<TensorBytes>>,
+    backings: Vec<Backing>,
+    places: impl Iterator<Item = Result<Place>>,
 ) -> Result<TensorData> {
     let mut all = HashMap::new();
     all.try_reserve(tensors.len())
         .map_err(|_| MemoryError::Exhausted {
             what: "the table of loaded tensors".to_string(),
-            bytes: tensors.len().saturating_mul(size_of::<(String, TensorBytes)>()),
+            bytes: tensors.len().saturating_mul(size_of::<(String, Place)>()),
         })?;
-    for (t, bytes) in tensors.iter().zip(bytes) {
-        all.insert(t.name.clone(), bytes?);
+    for (t, place) in tensors.iter().zip(places) {
+        all.insert(t.name.clone(), place?);
     }
-    Ok(TensorData { tensors: all })
+    Ok(TensorData {
+        backings,
+        tensors: all,
+    })
 }
 
-/// The part of `backing`, which holds the file from byte `base` on, that is tensor `t`.
-fn view(t: &TensorInfo, backing: &Backing, base: u64) -> Result<TensorBytes> {
-    let held = match backing {
-        Backing::Region(r) => r.len(),
-        Backing::Mapping(m) => m.len(),
-    };
+/// Where tensor `t` lies in backing `backing`, which holds `held` bytes of the file from byte `base` on.
+fn place(t: &TensorInfo, backing: usize, base: u64, held: usize) -> Result<Place> {
     let start = t.offset.checked_sub(base).and_then(|s| usize::try_from(s).ok());
     let len = usize::try_from(t.n_bytes).ok();
     match (start, len) {
         (Some(start), Some(len)) if start.checked_add(len).is_some_and(|end| end <= held) => {
-            let backing = backing.clone();
-            Ok(TensorBytes { backing, start, len })
+            Ok(Place { backing, start, len })
         }
         _ => Err(MemoryError::Overflow {
             what: format!("tensor '{}'", t.name),
@@ -205,11 +250,12 @@ fn map(tensors: &[TensorInfo], shards: &[Shard], files: &[PositionalFile]) -> Re
         let mapping = Mapping::new(&file.file).map_err(|e| io("map", &shard.path, e))?;
         mappings.push(Backing::Mapping(Arc::new(mapping)));
     }
-    let bytes = tensors.iter().map(|t| match mappings.get(t.shard) {
-        Some(mapping) => view(t, mapping, 0),
+    let lengths: Vec<usize> = mappings.iter().map(|m| m.bytes().len()).collect();
+    let places = tensors.iter().map(|t| match lengths.get(t.shard) {
+        Some(&held) => place(t, t.shard, 0, held),
         None => Err(no_such_shard(t)),
     });
-    collect(tensors, bytes)
+    collect(tensors, mappings, places)
 }
 
 fn no_such_shard(t: &TensorInfo) -> Error {

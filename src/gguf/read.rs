@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use super::file::Shard;
 use super::identity::{PositionalFile, io};
-use super::load::{Backing, LoadOptions, Progress, TensorBytes, TensorData, collect, report};
+use super::load::{Backing, LoadOptions, Place, Progress, TensorData, collect, report};
 use super::{GgufError, TensorInfo};
 use crate::kernel::with_signals_blocked;
 use crate::memory::{self, MemoryError, Region};
@@ -101,19 +101,21 @@ pub(super) fn read(
     let jobs = jobs(&groups, &mut regions)?;
     run(jobs, shards, files, options.threads, progress)?;
 
-    let backings = regions.into_iter().map(|r| Backing::Region(Arc::new(r)));
-    let bytes = groups.iter().zip(backings).flat_map(|(group, backing)| {
+    let backings = regions
+        .into_iter()
+        .map(|r| Backing::Region(Arc::new(r)))
+        .collect();
+    let places = groups.iter().enumerate().flat_map(|(backing, group)| {
         let mut start = 0;
         group.tensors.iter().map(move |t| {
-            let backing = backing.clone();
             // Sizes and sums were checked when the group was made.
             let len = t.n_bytes as usize;
-            let bytes = TensorBytes { backing, start, len };
+            let place = Place { backing, start, len };
             start += len.next_multiple_of(TENSOR_ALIGNMENT);
-            Ok(bytes)
+            Ok(place)
         })
     });
-    collect(tensors, bytes)
+    collect(tensors, backings, places)
 }
 
 /// Cuts the regions into reads of at most [`CHUNK`] bytes, in file order.

@@ -1,8 +1,25 @@
 //! The input rows of matrix products: as `f32`, and as signed bytes with scales where weights are quantized.
 
-use super::chunk::{CHUNK, COLUMN_TILE, XChunk};
-use super::{CpuLevel, KernelError, Kernels};
+use super::generic::matmul::{panel_columns, x_panel_bytes};
+use super::{CpuLevel, KernelError, Kernels, ThreadPool, for_each_chunk_mut};
 use crate::memory;
+
+/// Forms in which products need their activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forms {
+    /// As they are: for float weights, and for [`super::Precision::Exact`].
+    pub floats: bool,
+    /// As bytes, for quantized weights.
+    pub bytes: bool,
+}
+
+impl Forms {
+    /// Both forms.
+    pub const ALL: Self = Self {
+        floats: true,
+        bytes: true,
+    };
+}
 
 /// Reusable buffers for the rows that go into [`super::matmul`]. No allocation once they have grown to the largest
 /// number of rows and width in use.
@@ -10,20 +27,20 @@ use crate::memory;
 pub struct Activations {
     rows: usize,
     width: usize,
-    /// `f32` from one row to the next: the width rounded up to whole vectors, plus one so that rows do not alias.
+    /// `f32` from one row to the next: the width rounded up to whole vectors, plus some so that rows do not alias.
     stride: usize,
     floats: Vec<f32>,
-    /// Panels of [`COLUMN_TILE`] rows; inside a panel chunk after chunk, each for all rows of the panel.
-    chunks: Vec<XChunk>,
-    n_chunks: usize,
+    has_floats: bool,
+    /// Panels of a few rows, as [`super::generic::quantize::quantize_panel`] writes them.
+    bytes: Vec<Line>,
+    panel_columns: usize,
     quantized_for: Option<CpuLevel>,
 }
 
-impl std::fmt::Debug for XChunk {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("XChunk")
-    }
-}
+/// A line of the cache, so that panels begin at one.
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
 
 impl Activations {
     /// Buffers for up to `max_rows` rows of up to `max_width` values.
@@ -36,8 +53,9 @@ impl Activations {
             width: 0,
             stride: 0,
             floats: Vec::new(),
-            chunks: Vec::new(),
-            n_chunks: 0,
+            has_floats: false,
+            bytes: Vec::new(),
+            panel_columns: 1,
             quantized_for: None,
         };
         a.reserve(max_rows, max_width)?;
@@ -51,36 +69,41 @@ impl Activations {
         };
         let stride = stride_of(width).ok_or_else(overflow)?;
         let floats = rows.checked_mul(stride).ok_or_else(overflow)?;
-        let panel_rows = rows.checked_next_multiple_of(COLUMN_TILE).ok_or_else(overflow)?;
-        let chunks = panel_rows
-            .checked_mul(width.div_ceil(CHUNK))
-            .ok_or_else(overflow)?;
+        // The last panel may be filled up to eight columns.
+        let columns = rows.checked_add(7).ok_or_else(overflow)?;
+        let row = width.div_ceil(32).checked_mul(40).ok_or_else(overflow)?;
+        let bytes = columns.checked_mul(row).ok_or_else(overflow)?;
         if floats > self.floats.len() {
             self.floats = memory::filled(0.0, floats, "activations")?;
         }
-        if chunks > self.chunks.len() {
-            self.chunks = memory::filled(XChunk::ZERO, chunks, "quantized activations")?;
+        if bytes.div_ceil(64) > self.bytes.len() {
+            self.bytes = memory::filled(Line([0; 64]), bytes.div_ceil(64), "quantized activations")?;
         }
         Ok(())
     }
 
-    /// Takes `rows` contiguous rows of `width` values from `x`; with `quantize` also as bytes, which products with
-    /// quantized weights need (except [`super::Precision::Exact`] ones).
+    /// Takes `rows` contiguous rows of `width` values from `x`, in the forms that the products to come need.
     ///
     /// # Errors
-    /// `x` does not have `rows · width` values, or the buffers had to grow and memory is short.
+    /// `x` does not have `rows · width` values, rows as bytes are not of whole blocks of 32, or the buffers had to grow
+    /// and memory is short.
     pub fn set(
         &mut self,
         k: &Kernels,
+        pool: &ThreadPool,
         x: &[f32],
         rows: usize,
         width: usize,
-        quantize: bool,
+        forms: Forms,
     ) -> Result<(), KernelError> {
-        if rows.checked_mul(width) != Some(x.len()) || width == 0 {
+        let whole = width > 0 && (!forms.bytes || width.is_multiple_of(32));
+        if rows.checked_mul(width) != Some(x.len()) || !whole {
             return Err(KernelError::Shape {
                 action: "take activations",
-                expected: format!("{rows} rows of {width} > 0 values"),
+                expected: format!(
+                    "{rows} rows of {width} values, more than 0{}",
+                    if forms.bytes { " and a multiple of 32" } else { "" }
+                ),
                 found: format!("{} values", x.len()),
             });
         }
@@ -88,22 +111,27 @@ impl Activations {
         self.reserve(rows, width)?;
         self.width = width;
         self.stride = stride_of(width).unwrap_or(width);
-        self.n_chunks = width.div_ceil(CHUNK);
-        for (row, out) in x
-            .chunks_exact(width)
-            .zip(self.floats.chunks_exact_mut(self.stride))
-        {
-            out[..width].copy_from_slice(row);
-            out[width..].fill(0.0);
+        self.has_floats = forms.floats;
+        if forms.floats {
+            for (row, out) in x
+                .chunks_exact(width)
+                .zip(self.floats.chunks_exact_mut(self.stride))
+            {
+                out[..width].copy_from_slice(row);
+                out[width..].fill(0.0);
+            }
         }
         self.quantized_for = None;
-        if quantize {
-            for (i, row) in x.chunks_exact(width).enumerate() {
-                let first = i / COLUMN_TILE * self.n_chunks * COLUMN_TILE + i % COLUMN_TILE;
-                for (j, values) in row.chunks(CHUNK).enumerate() {
-                    k.quantize_chunk(values, &mut self.chunks[first + j * COLUMN_TILE]);
-                }
-            }
+        if forms.bytes {
+            let columns = panel_columns(k.max_columns, rows);
+            let panel = x_panel_bytes(width, columns);
+            let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.bytes);
+            let panels = &mut bytes[..rows.div_ceil(columns) * panel];
+            for_each_chunk_mut(pool, panels, panel, |i, out| {
+                let last = rows.min((i + 1) * columns);
+                k.quantize_panel(&x[i * columns * width..last * width], width, columns, out);
+            });
+            self.panel_columns = columns;
             self.quantized_for = Some(k.level());
         }
         self.rows = rows;
@@ -120,22 +148,20 @@ impl Activations {
         self.width
     }
 
-    /// Row `i` as `f32`; empty where there is no such row.
-    pub fn row(&self, i: usize) -> &[f32] {
-        if i >= self.rows {
-            return &[];
-        }
-        &self.floats[i * self.stride..][..self.width]
-    }
-
     pub(super) fn quantized_for(&self) -> Option<CpuLevel> {
         self.quantized_for
     }
 
-    pub(super) fn chunks(&self) -> (*const XChunk, usize) {
-        (self.chunks.as_ptr(), self.n_chunks)
+    pub(super) fn has_floats(&self) -> bool {
+        self.has_floats
     }
 
+    /// The panels of bytes, and their columns.
+    pub(super) fn panels(&self) -> (*const u8, usize) {
+        (self.bytes.as_ptr().cast(), self.panel_columns)
+    }
+
+    /// The rows as `f32`, and from one to the next.
     pub(super) fn floats(&self) -> (*const f32, usize) {
         (self.floats.as_ptr(), self.stride)
     }

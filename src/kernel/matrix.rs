@@ -1,4 +1,4 @@
-//! Matrix products: weights in the file's layout times rows of activations, spread over a thread pool.
+//! Matrix products: weights times rows of activations, spread over a thread pool.
 
 #![allow(
     unsafe_code,
@@ -6,41 +6,111 @@
 )]
 
 use std::marker::PhantomData;
+use std::sync::{Mutex, PoisonError};
 
-use super::generic::matmul::JobView;
-use super::{Activations, KernelError, Kernels, ThreadPool};
-use crate::quant::TensorType;
+use super::generic::matmul::{JobView, SCALES, x_panel_bytes};
+use super::pool::SCRATCH;
+use super::{Activations, KernelError, Kernels, ThreadPool, for_each_chunk_mut};
+use crate::memory;
+use crate::quant::panel::{self, PANEL_ROWS};
+use crate::quant::{TensorType, dequantize_row};
 
 /// Parts per thread and product, so that a thread that loses its CPU for a while does not hold up the others.
 const PARTS_PER_THREAD: usize = 8;
 
-/// A weight matrix: `n_out` contiguous rows of `n_in` values.
+/// No block of a type with kernels has more bytes.
+const MAX_BLOCK_BYTES: usize = 256;
+
+/// A weight matrix of `n_out` rows of `n_in` values: rows in the file's layout where the type is a float, otherwise
+/// panels of 16 rows ([`crate::quant::panel`]) as [`pack`] makes them.
 #[derive(Debug, Clone, Copy)]
 pub struct Matrix<'a> {
     ty: TensorType,
     n_in: usize,
     n_out: usize,
     data: &'a [u8],
+    tail: &'a [u8],
+}
+
+/// Packs a matrix of `n_out` contiguous rows of `n_in` values where it lies, and answers the last panel where it is not
+/// whole; the bytes of its rows in `data` are no longer used then. Floats stay as they are.
+///
+/// # Errors
+/// As [`Matrix::new`], or memory is short; `data` may be packed in part then.
+pub fn pack(
+    pool: &ThreadPool,
+    ty: TensorType,
+    n_in: usize,
+    n_out: usize,
+    data: &mut [u8],
+) -> Result<Vec<u8>, KernelError> {
+    let row_bytes = check(ty, n_in, n_out, data.len())?;
+    if !ty.is_quantized() {
+        return Ok(Vec::new());
+    }
+    let panel = PANEL_ROWS * row_bytes;
+    let (whole, rest) = data.split_at_mut(n_out / PANEL_ROWS * panel);
+    let mut tail = Vec::new();
+    if !rest.is_empty() {
+        tail = memory::filled(0, panel, "a panel of weights")?;
+        panel::pack(ty, row_bytes, rest, &mut tail);
+    }
+    let failed = Mutex::new(None);
+    for_each_chunk_mut(pool, whole, panel, |_, panel| {
+        match memory::with_capacity(panel.len(), "a panel of weights") {
+            Ok(mut rows) => {
+                rows.extend_from_slice(panel);
+                panel::pack(ty, row_bytes, &rows, panel);
+            }
+            Err(e) => *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(e),
+        }
+    });
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        None => Ok(tail),
+        Some(e) => Err(e.into()),
+    }
+}
+
+/// Checks type and lengths, and answers the bytes of a row.
+fn check(ty: TensorType, n_in: usize, n_out: usize, len: usize) -> Result<usize, KernelError> {
+    if !ty.is_supported() {
+        return Err(KernelError::UnsupportedType(ty));
+    }
+    let row = ty.row_bytes(n_in).filter(|_| n_in > 0);
+    match row.map(|b| (b, b.checked_mul(n_out))) {
+        Some((row, Some(bytes))) if bytes == len => Ok(row),
+        found => Err(KernelError::Shape {
+            action: "use a weight matrix",
+            expected: match found {
+                Some((_, Some(b))) => format!("{b} bytes for {n_out} rows of {n_in} {ty} values"),
+                _ => format!("rows of whole blocks of {} {ty} values", ty.block_len()),
+            },
+            found: format!("{len} bytes, {n_in} values per row"),
+        }),
+    }
 }
 
 impl<'a> Matrix<'a> {
-    /// Checks type and lengths.
+    /// A matrix over what [`pack`] left in `data`, and its answer.
     ///
     /// # Errors
-    /// The type has no kernels, `n_in` is not a multiple of its block, or `data` has not exactly the rows' bytes.
-    pub fn new(ty: TensorType, n_in: usize, n_out: usize, data: &'a [u8]) -> Result<Self, KernelError> {
-        if !ty.is_supported() {
-            return Err(KernelError::UnsupportedType(ty));
-        }
-        let bytes = ty.row_bytes(n_in).and_then(|b| b.checked_mul(n_out));
-        if bytes != Some(data.len()) || n_in == 0 {
+    /// The type has no kernels, `n_in` is not a multiple of its block, `data` has not exactly the rows' bytes, or `tail`
+    /// is not the panel that goes with it.
+    pub fn new(
+        ty: TensorType,
+        n_in: usize,
+        n_out: usize,
+        data: &'a [u8],
+        tail: &'a [u8],
+    ) -> Result<Self, KernelError> {
+        let row_bytes = check(ty, n_in, n_out, data.len())?;
+        let partial = ty.is_quantized() && !n_out.is_multiple_of(PANEL_ROWS);
+        let expected = if partial { PANEL_ROWS * row_bytes } else { 0 };
+        if tail.len() != expected {
             return Err(KernelError::Shape {
                 action: "use a weight matrix",
-                expected: match bytes {
-                    Some(b) if n_in > 0 => format!("{b} bytes for {n_out} rows of {n_in} {ty} values"),
-                    _ => format!("rows of whole blocks of {} {ty} values", ty.block_len()),
-                },
-                found: format!("{} bytes, {n_in} values per row", data.len()),
+                expected: format!("a last panel of {expected} bytes"),
+                found: format!("{}", tail.len()),
             });
         }
         Ok(Self {
@@ -48,6 +118,7 @@ impl<'a> Matrix<'a> {
             n_in,
             n_out,
             data,
+            tail,
         })
     }
 
@@ -66,13 +137,83 @@ impl<'a> Matrix<'a> {
         self.n_out
     }
 
-    /// The bytes of row `i`; `None` past the end.
-    pub fn row(&self, i: usize) -> Option<&'a [u8]> {
-        let bytes = self.data.len() / self.n_out.max(1);
-        self.data
-            .get(i.checked_mul(bytes)?..)?
-            .get(..bytes)
-            .filter(|_| i < self.n_out)
+    fn row_bytes(&self) -> usize {
+        self.data.len() / self.n_out.max(1)
+    }
+
+    /// Writes row `i`, dequantized, to `out` of [`Matrix::n_in`] values.
+    ///
+    /// # Errors
+    /// There is no such row, or `out` has another length.
+    pub fn read_row(&self, i: usize, out: &mut [f32]) -> Result<(), KernelError> {
+        if i >= self.n_out || out.len() != self.n_in {
+            return Err(KernelError::Shape {
+                action: "read a row of a weight matrix",
+                expected: format!("a row below {} into {} values", self.n_out, self.n_in),
+                found: format!("row {i}, {} values", out.len()),
+            });
+        }
+        let row = self.row_bytes();
+        let unsupported = |_| KernelError::UnsupportedType(self.ty);
+        if !self.ty.is_quantized() {
+            return dequantize_row(self.ty, &self.data[i * row..(i + 1) * row], out).map_err(unsupported);
+        }
+        let first = i / PANEL_ROWS * PANEL_ROWS;
+        let panel = if first + PANEL_ROWS <= self.n_out {
+            &self.data[first * row..(first + PANEL_ROWS) * row]
+        } else {
+            self.tail
+        };
+        let mut block = [0; MAX_BLOCK_BYTES];
+        let block = &mut block[..self.ty.block_bytes()];
+        for (b, out) in out.chunks_exact_mut(self.ty.block_len()).enumerate() {
+            panel::unpack_block(self.ty, panel, b, i - first, block);
+            dequantize_row(self.ty, block, out).map_err(unsupported)?;
+        }
+        Ok(())
+    }
+}
+
+/// A matrix with its memory.
+#[derive(Debug, Clone)]
+pub struct Packed {
+    ty: TensorType,
+    n_in: usize,
+    n_out: usize,
+    data: Vec<u8>,
+    tail: Vec<u8>,
+}
+
+impl Packed {
+    /// Copies and packs a matrix of `n_out` contiguous rows of `n_in` values.
+    ///
+    /// # Errors
+    /// As [`pack`].
+    pub fn new(
+        pool: &ThreadPool,
+        ty: TensorType,
+        n_in: usize,
+        n_out: usize,
+        rows: &[u8],
+    ) -> Result<Self, KernelError> {
+        let mut data = memory::with_capacity(rows.len(), "a weight matrix")?;
+        data.extend_from_slice(rows);
+        let tail = pack(pool, ty, n_in, n_out, &mut data)?;
+        Ok(Self {
+            ty,
+            n_in,
+            n_out,
+            data,
+            tail,
+        })
+    }
+
+    /// The matrix.
+    ///
+    /// # Errors
+    /// None that packing has not found.
+    pub fn matrix(&self) -> Result<Matrix<'_>, KernelError> {
+        Matrix::new(self.ty, self.n_in, self.n_out, &self.data, &self.tail)
     }
 }
 
@@ -131,6 +272,15 @@ impl<'a> MatmulJob<'a> {
         self.rows.map_or(x.rows(), <[u32]>::len)
     }
 
+    /// Panels of rows to compute.
+    fn panels(&self, x: &Activations) -> usize {
+        if self.columns(x) == 0 {
+            0
+        } else {
+            self.weight.n_out.div_ceil(PANEL_ROWS)
+        }
+    }
+
     fn check(&self, k: &Kernels, x: &Activations) -> Result<(), KernelError> {
         let shape = |expected, found| KernelError::Shape {
             action: "multiply by a weight matrix",
@@ -151,8 +301,21 @@ impl<'a> MatmulJob<'a> {
         if let Some(row) = self.rows.unwrap_or(&[]).iter().find(|&&r| r as usize >= x.rows()) {
             return Err(shape(format!("row numbers below {}", x.rows()), format!("{row}")));
         }
+        if self.columns(x) == 0 {
+            return Ok(());
+        }
         let needs_bytes = w.ty.is_quantized() && self.precision == Precision::Int8;
-        if needs_bytes && x.quantized_for() != Some(k.level()) && self.columns(x) > 0 {
+        if !needs_bytes && !x.has_floats() {
+            return Err(shape("activations as f32".into(), "bytes only".into()));
+        }
+        if needs_bytes && self.rows.is_some() && x_panel_bytes(w.n_in, 1) > SCRATCH - SCALES {
+            let expected = format!(
+                "rows of at most {} values for a subset of them",
+                (SCRATCH - SCALES) / 40 * 32
+            );
+            return Err(shape(expected, format!("{}", w.n_in)));
+        }
+        if needs_bytes && x.quantized_for() != Some(k.level()) {
             let found = x.quantized_for().map_or("f32 only", |l| l.name());
             return Err(shape(
                 format!("activations quantized for level {}", k.level().name()),
@@ -163,20 +326,21 @@ impl<'a> MatmulJob<'a> {
     }
 
     fn view(&self, x: &Activations) -> JobView {
-        let (chunks, n_chunks) = x.chunks();
+        let (bytes, x_width) = x.panels();
         let (floats, stride) = x.floats();
         JobView {
             ty: self.weight.ty,
             exact: self.precision == Precision::Exact,
             data: self.weight.data.as_ptr(),
-            row_bytes: self.weight.data.len() / self.weight.n_out.max(1),
+            tail: self.weight.tail.as_ptr(),
+            row_bytes: self.weight.row_bytes(),
             n_in: self.weight.n_in,
             n_out: self.weight.n_out,
             out: self.out,
             columns: self.columns(x),
             subset: self.rows.map_or(std::ptr::null(), <[u32]>::as_ptr),
-            x: chunks,
-            n_chunks,
+            x: bytes,
+            x_width,
             x_f32: floats,
             x_stride: stride,
         }
@@ -196,39 +360,26 @@ pub fn matmul(
     jobs: &mut [MatmulJob<'_>],
 ) -> Result<(), KernelError> {
     let mut total = 0usize;
-    let mut columns = 0;
     for job in jobs.iter() {
         job.check(k, x)?;
-        if job.columns(x) > 0 {
-            total = total.saturating_add(job.weight.n_out);
-            columns = columns.max(job.columns(x));
-        }
+        total = total.saturating_add(job.panels(x));
     }
     let jobs = &*jobs;
-    // Few rows at a time for one activation row; whole panels of unpacked weights for many.
-    let unit = if columns == 1 { 4 } else { 16 };
+    // An even number, for tiles of two vectors of rows.
     let part = total
         .div_ceil(pool.threads() * PARTS_PER_THREAD)
-        .next_multiple_of(unit)
-        .max(unit);
-    let parts_of = |job: &MatmulJob<'_>| {
-        if job.columns(x) == 0 {
-            0
-        } else {
-            job.weight.n_out.div_ceil(part)
-        }
-    };
-    let tasks = jobs.iter().map(parts_of).sum();
+        .next_multiple_of(2);
+    let tasks = jobs.iter().map(|job| job.panels(x).div_ceil(part)).sum();
     pool.run(tasks, &|task, worker| {
         let mut at = task;
         for job in jobs {
-            let parts = parts_of(job);
+            let panels = job.panels(x);
+            let parts = panels.div_ceil(part);
             if at < parts {
-                let from = at * part;
-                let to = (from + part).min(job.weight.n_out);
+                let (from, to) = (at * part, ((at + 1) * part).min(panels));
                 // SAFETY: `check` held for the job, so every pointer covers what the view says; tasks have disjoint
                 // rows; the worker's scratch memory is its own while the task runs.
-                unsafe { k.rows(&job.view(x), from, to, pool.scratch(worker)) };
+                unsafe { k.panels(&job.view(x), from, to, pool.scratch(worker)) };
                 return;
             }
             at -= parts;

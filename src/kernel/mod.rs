@@ -6,7 +6,6 @@
 //! threads, nor on the other rows of a product.
 
 mod activations;
-mod chunk;
 pub mod fp_env;
 mod generic;
 mod level;
@@ -20,9 +19,9 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub use activations::Activations;
+pub use activations::{Activations, Forms};
 pub use level::CpuLevel;
-pub use matrix::{MatmulJob, Matrix, Precision, matmul};
+pub use matrix::{MatmulJob, Matrix, Packed, Precision, matmul, pack};
 pub(crate) use pool::system::with_signals_blocked;
 pub use pool::{ThreadPool, ThreadPoolOptions, for_each_chunk_mut};
 pub(crate) use spawn::spawn_thread;

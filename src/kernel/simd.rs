@@ -5,16 +5,7 @@
 
 #![allow(unsafe_code, reason = "vector intrinsics and raw loads of the kernels")]
 
-use super::chunk::{WeightChunk, XChunk};
-
-/// Weights whose value is `s · (q − offset)` with `q < 64`.
-pub(crate) const OFFSET: u8 = 0;
-/// Weights whose value is `s · q + m` with `q < 64`.
-pub(crate) const MIN: u8 = 1;
-/// Weights whose value is `s · (q − 128)` with `q` over the whole byte.
-pub(crate) const WIDE: u8 = 2;
-
-/// One level's vectors of `f32` and its integer dot product.
+/// One level's vectors of `f32`, and of 32-bit lanes of four bytes for integer products.
 ///
 /// # Safety
 /// Every method needs a CPU with the level's features; pointers must be valid for [`Simd::LANES`] elements (or as
@@ -22,15 +13,16 @@ pub(crate) const WIDE: u8 = 2;
 pub(crate) trait Simd: Copy + 'static {
     /// `f32` per vector, at most 16.
     const LANES: usize;
-    /// Where the scale of group `g` (16 values) lies among the 16 scales of a chunk, so that it meets the integer
-    /// sum of its group in the same lane.
-    const SLOT: [usize; 16];
-    /// Rows and columns of the integer micro-tile; rows divide [`super::chunk::ROW_TILE`].
-    const TILE: (usize, usize);
+    /// Most columns of a tile of the integer products: 4, or 8 where there are registers for it.
+    const MAX_COLUMNS: usize;
+    /// Vectors of rows in a tile of up to 6 columns.
+    const TILE_ROWS: usize;
+    /// What of the 128 that was added to each weight [`Simd::dot_wide`] leaves to be subtracted: 128 or 0.
+    const WIDE_BIAS: i16;
     /// A vector of `f32`.
     type F: Copy;
-    /// Running sum of one weight row times one activation row.
-    type Acc: Copy;
+    /// A vector of as many lanes of 32 bits: an integer, two of 16 bits, or four bytes.
+    type I: Copy;
 
     unsafe fn splat(x: f32) -> Self::F;
     unsafe fn load(p: *const f32) -> Self::F;
@@ -59,58 +51,39 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn load_bf16(p: *const u8) -> Self::F;
     /// Signed bytes to `f32`.
     unsafe fn load_i8(p: *const u8) -> Self::F;
-    /// One binary16 to `f32`.
-    unsafe fn f16(bits: u16) -> f32;
     /// To binary16, to nearest even.
     unsafe fn store_f16(p: *mut u8, v: Self::F);
 
-    /// Looks up the low, then the high nibbles of 16 bytes.
-    unsafe fn lookup(src: &[u8; 16], table: &[u8; 16], out: &mut [u8; 32]);
-    /// The low, then the high nibbles of 16 bytes, each with bit `i` of `bits` above it as its fifth.
-    unsafe fn five_bits(src: &[u8; 16], bits: u32, out: &mut [u8; 32]);
-    /// d times each of 16 signed bytes (in the order of their groups), to slot order.
-    unsafe fn scales(bytes: [i8; 16], d: f32, out: &mut [f32; 16]);
-    /// d times each of 8 signed bytes (one for every two groups), to slot order.
-    unsafe fn scales32(bytes: [u8; 8], d: f32, out: &mut [f32; 16]);
     /// Asks for the cache line at `p`, which may lie anywhere.
     unsafe fn prefetch(p: *const u8);
 
-    unsafe fn acc_zero() -> Self::Acc;
-    unsafe fn acc_sum(a: Self::Acc) -> f32;
-    /// Adds the products of `R` weight chunks and `C` activation chunks; `KIND` is one of [`OFFSET`], [`MIN`],
-    /// [`WIDE`]. The integer part is exact.
-    unsafe fn dot_chunk<const KIND: u8, const R: usize, const C: usize>(
-        acc: &mut [[Self::Acc; C]; R],
-        w: [*const WeightChunk; R],
-        x: [*const XChunk; C],
-        offset: f32,
-    );
-    /// The micro-tile driver of [`super::generic::matmul`], compiled with the level's features.
-    unsafe fn tile(kind: u8, t: &super::generic::matmul::Tile);
-}
-
-/// The inverse of a slot order as bytes: which group lies in each slot.
-#[cfg(target_arch = "x86_64")]
-pub(crate) const fn group_in_slot(slot: [usize; 16]) -> [i8; 16] {
-    let mut groups = [0; 16];
-    let mut g = 0;
-    while g < 16 {
-        groups[slot[g]] = g as i8;
-        g += 1;
-    }
-    groups
-}
-
-/// Which of 8 scales of 32 values belongs to each slot.
-#[cfg(target_arch = "x86_64")]
-pub(crate) const fn pair_in_slot(slot: [usize; 16]) -> [i8; 16] {
-    let mut pairs = group_in_slot(slot);
-    let mut i = 0;
-    while i < 16 {
-        pairs[i] /= 2;
-        i += 1;
-    }
-    pairs
+    /// Every lane set to `x`.
+    unsafe fn splat_int(x: i32) -> Self::I;
+    /// Four bytes for each lane.
+    unsafe fn load_int(p: *const u8) -> Self::I;
+    /// The same four bytes for every lane.
+    unsafe fn repeat(p: *const u8) -> Self::I;
+    /// One unsigned byte for each lane.
+    unsafe fn widen(p: *const u8) -> Self::I;
+    unsafe fn and(a: Self::I, b: Self::I) -> Self::I;
+    unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
+    /// Shifts every 16 bits right by `n`, a constant of 0 to 7.
+    unsafe fn shift_right(a: Self::I, n: u32) -> Self::I;
+    /// Shifts every 16 bits left by `n`, a constant of 0 to 7.
+    unsafe fn shift_left(a: Self::I, n: u32) -> Self::I;
+    /// Integers to `f32`.
+    unsafe fn to_float(a: Self::I) -> Self::F;
+    /// Products of signed 16-bit integers, added in pairs.
+    unsafe fn pairs(a: Self::I, b: Self::I) -> Self::I;
+    /// A table for [`Simd::lookup`].
+    unsafe fn table(values: &[u8; 16]) -> Self::I;
+    /// The values of a table for bytes below 16.
+    unsafe fn lookup(table: Self::I, index: Self::I) -> Self::I;
+    /// acc + the products of four unsigned bytes below 64 of `w` and four signed bytes of `x`. Exact.
+    unsafe fn dot(acc: Self::I, w: Self::I, x: Self::I) -> Self::I;
+    /// acc + the products of four bytes of `w`, of which 128 − [`Simd::WIDE_BIAS`] is subtracted, and four signed bytes of
+    /// `x`, none of which is −128. Exact.
+    unsafe fn dot_wide(acc: Self::I, w: Self::I, x: Self::I) -> Self::I;
 }
 
 /// Loads `n < LANES` values, the other lanes zero.

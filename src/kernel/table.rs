@@ -5,13 +5,15 @@
     reason = "calls the entry points of a level after checking lengths and features"
 )]
 
-use super::chunk::{WeightChunk, XChunk};
-use super::generic::matmul::{JobView, RowsFn};
+use super::generic::matmul::{JobView, PanelsFn};
 use super::{CpuLevel, RowType};
 use crate::quant::TensorType;
 
 /// Input, weight, bias, epsilon, output.
 type LayerNormFn = unsafe fn(&[f32], &[f32], Option<&[f32]>, f32, &mut [f32]);
+
+/// First row, stride, values per row, rows, columns of the panel, output.
+type QuantizeFn = unsafe fn(*const f32, usize, usize, usize, usize, *mut u8);
 
 /// The kernels of one CPU level. There is one static table per level; see [`Kernels::for_level`].
 ///
@@ -36,9 +38,11 @@ pub struct Kernels {
     pub(crate) store_row: unsafe fn(RowType, &[f32], &mut [u8]),
     pub(crate) dot_rows: unsafe fn(RowType, &[f32], &[u8], &mut [f32]),
     pub(crate) add_weighted_rows: unsafe fn(RowType, &[f32], &[u8], &mut [f32]),
-    pub(crate) quantize_chunk: unsafe fn(&[f32], &mut XChunk),
-    pub(crate) rows_int8: fn(TensorType) -> Option<RowsFn>,
-    pub(crate) rows_exact: fn(TensorType) -> Option<RowsFn>,
+    pub(crate) quantize_panel: QuantizeFn,
+    pub(crate) panels: fn(TensorType) -> Option<PanelsFn>,
+    pub(crate) exact: PanelsFn,
+    /// Most columns of a panel of activations.
+    pub(crate) max_columns: usize,
 }
 
 impl std::fmt::Debug for Kernels {
@@ -52,10 +56,9 @@ impl std::fmt::Debug for Kernels {
 macro_rules! define_level {
     ($S:ty, $level:expr $(, #[$attr:meta] ; quantize #[$quantize:meta])?) => {
         use $crate::kernel::RowType;
-        use $crate::kernel::chunk::{WeightChunk, XChunk};
         use $crate::kernel::generic::float::{Bf16, F16, F32, rows_exact, rows_float};
-        use $crate::kernel::generic::matmul::{JobView, RowsFn, rows_int8};
-        use $crate::kernel::generic::{ops, quantize, rows, unpack};
+        use $crate::kernel::generic::matmul::{JobView, PanelsFn, panels};
+        use $crate::kernel::generic::{formats, ops, quantize, rows};
         use $crate::kernel::simd::Simd;
         use $crate::quant::TensorType;
 
@@ -82,24 +85,25 @@ macro_rules! define_level {
         }
 
         $(#[$quantize])?
-        unsafe fn quantize_chunk(x: &[f32], out: &mut XChunk) {
-            quantize::quantize_chunk(x, &<S as Simd>::SLOT, out);
+        unsafe fn quantize_panel(x: *const f32, stride: usize, n: usize, columns: usize, width: usize, out: *mut u8) {
+            // SAFETY: passes the caller's promise on.
+            unsafe { quantize::quantize_panel(x, stride, n, columns, width, out) }
         }
 
         $crate::kernel::table::matrices! { [$(#[$attr])?] S;
-            Q4_0 q4_0 unpack::Q4_0,
-            Q4_1 q4_1 unpack::Q4_1,
-            Q5_0 q5_0 unpack::Q5_0,
-            Q5_1 q5_1 unpack::Q5_1,
-            Q8_0 q8_0 unpack::Q8_0,
-            Q2_K q2_k unpack::Q2K,
-            Q3_K q3_k unpack::Q3K,
-            Q4_K q4_k unpack::Q4K,
-            Q5_K q5_k unpack::Q5K,
-            Q6_K q6_k unpack::Q6K,
-            IQ4_NL iq4_nl unpack::Iq4Nl,
-            IQ4_XS iq4_xs unpack::Iq4Xs,
-            MXFP4 mxfp4 unpack::Mxfp4,
+            Q4_0 q4_0 formats::Q4_0,
+            Q4_1 q4_1 formats::Q4_1,
+            Q5_0 q5_0 formats::Q5_0,
+            Q5_1 q5_1 formats::Q5_1,
+            Q8_0 q8_0 formats::Q8_0,
+            Q2_K q2_k formats::Q2K,
+            Q3_K q3_k formats::Q3K,
+            Q4_K q4_k formats::Q4K,
+            Q5_K q5_k formats::Q5K,
+            Q6_K q6_k formats::Q6K,
+            IQ4_NL iq4_nl formats::Iq4Nl,
+            IQ4_XS iq4_xs formats::Iq4Xs,
+            MXFP4 mxfp4 formats::Mxfp4,
         }
 
         pub(crate) static TABLE: $crate::kernel::Kernels = $crate::kernel::Kernels {
@@ -121,9 +125,10 @@ macro_rules! define_level {
             store_row,
             dot_rows,
             add_weighted_rows,
-            quantize_chunk,
-            rows_int8: by_type_int8,
-            rows_exact: by_type_exact,
+            quantize_panel,
+            panels: by_type,
+            exact,
+            max_columns: <S as Simd>::MAX_COLUMNS,
         };
     };
 }
@@ -145,60 +150,41 @@ pub(crate) use entries;
 
 /// Matrix entry points per weight type.
 macro_rules! matrices {
-    ([$(#[$attr:meta])*] $S:ty; $($rest:tt)*) => {
-        $crate::kernel::table::matrices! { @floats [$(#[$attr])*] $S; F32 f32, F16 f16, Bf16 bf16 }
+    ([$(#[$attr:meta])*] $S:ty; $($ty:ident $name:ident $format:ty,)*) => {
+        $crate::kernel::table::matrices! { @entry [$(#[$attr])*]
+            f32 rows_float::<$S, F32>, f16 rows_float::<$S, F16>, bf16 rows_float::<$S, Bf16>, exact rows_exact::<$S>,
+        }
         mod int8 {
             use super::*;
-            $crate::kernel::table::matrices! { @each [$(#[$attr])*] rows_int8 scratch $S; $($rest)* }
+            $crate::kernel::table::matrices! { @panels [$(#[$attr])*] $S; $($name $format,)* }
         }
-        mod exact {
-            use super::*;
-            $crate::kernel::table::matrices! { @each [$(#[$attr])*] rows_exact none $S; $($rest)* }
-        }
-        fn by_type_int8(ty: TensorType) -> Option<RowsFn> {
-            $crate::kernel::table::matrices! { @match ty int8; $($rest)* }
-        }
-        fn by_type_exact(ty: TensorType) -> Option<RowsFn> {
-            $crate::kernel::table::matrices! { @match ty exact; $($rest)* }
+        fn by_type(ty: TensorType) -> Option<PanelsFn> {
+            match ty {
+                TensorType::F32 => Some(f32 as PanelsFn),
+                TensorType::F16 => Some(f16 as PanelsFn),
+                TensorType::BF16 => Some(bf16 as PanelsFn),
+                $(TensorType::$ty => Some(int8::$name as PanelsFn),)*
+                _ => None,
+            }
         }
     };
-    (@floats [$(#[$attr:meta])*] $S:ty; $($w:ident $name:ident),*) => {
-        $crate::kernel::table::matrices! { @float_fns [$(#[$attr])*] $S; $($w $name,)* }
-    };
-    (@float_fns [$(#[$attr:meta])*] $S:ty;) => {};
-    (@float_fns [$(#[$attr:meta])*] $S:ty; $w:ident $name:ident, $($rest:tt)*) => {
+    (@entry [$(#[$attr:meta])*]) => {};
+    (@entry [$(#[$attr:meta])*] $name:ident $f:expr, $($rest:tt)*) => {
         $(#[$attr])*
-        unsafe fn $name(job: &JobView, from: usize, to: usize, _: &mut [WeightChunk]) {
+        unsafe fn $name(job: &JobView, from: usize, to: usize, _: &mut [u8]) {
             // SAFETY: passes the caller's promise on.
-            unsafe { rows_float::<$S, $w>(job, from, to) }
+            unsafe { $f(job, from, to) }
         }
-        $crate::kernel::table::matrices! { @float_fns [$(#[$attr])*] $S; $($rest)* }
+        $crate::kernel::table::matrices! { @entry [$(#[$attr])*] $($rest)* }
     };
-    (@each [$(#[$attr:meta])*] $f:ident $mode:ident $S:ty;) => {};
-    (@each [$(#[$attr:meta])*] $f:ident scratch $S:ty; $ty:ident $name:ident $format:ty, $($rest:tt)*) => {
+    (@panels [$(#[$attr:meta])*] $S:ty;) => {};
+    (@panels [$(#[$attr:meta])*] $S:ty; $name:ident $format:ty, $($rest:tt)*) => {
         $(#[$attr])*
-        pub(super) unsafe fn $name(job: &JobView, from: usize, to: usize, scratch: &mut [WeightChunk]) {
+        pub(super) unsafe fn $name(job: &JobView, from: usize, to: usize, scratch: &mut [u8]) {
             // SAFETY: passes the caller's promise on.
-            unsafe { $f::<$S, $format>(job, from, to, scratch) }
+            unsafe { panels::<$S, $format>(job, from, to, scratch) }
         }
-        $crate::kernel::table::matrices! { @each [$(#[$attr])*] $f scratch $S; $($rest)* }
-    };
-    (@each [$(#[$attr:meta])*] $f:ident none $S:ty; $ty:ident $name:ident $format:ty, $($rest:tt)*) => {
-        $(#[$attr])*
-        pub(super) unsafe fn $name(job: &JobView, from: usize, to: usize, _: &mut [WeightChunk]) {
-            // SAFETY: passes the caller's promise on.
-            unsafe { $f::<$S, $format>(job, from, to) }
-        }
-        $crate::kernel::table::matrices! { @each [$(#[$attr])*] $f none $S; $($rest)* }
-    };
-    (@match $ty:ident $module:ident; $($t:ident $name:ident $format:ty,)*) => {
-        match $ty {
-            TensorType::F32 => Some(f32 as RowsFn),
-            TensorType::F16 => Some(f16 as RowsFn),
-            TensorType::BF16 => Some(bf16 as RowsFn),
-            $(TensorType::$t => Some($module::$name as RowsFn),)*
-            _ => None,
-        }
+        $crate::kernel::table::matrices! { @panels [$(#[$attr])*] $S; $($rest)* }
     };
 }
 pub(crate) use matrices;
@@ -344,26 +330,28 @@ impl Kernels {
         unsafe { (self.add_weighted_rows)(ty, weights, rows, acc) }
     }
 
-    /// Computes output rows `from..to` of a checked job.
+    /// Computes panels `from..to`, 16 rows each, of a checked job.
     ///
     /// # Safety
-    /// As for [`super::generic::matmul::rows_int8`].
-    pub(crate) unsafe fn rows(&self, job: &JobView, from: usize, to: usize, scratch: &mut [WeightChunk]) {
-        let by_type = if job.exact {
-            self.rows_exact
+    /// As for [`super::generic::matmul::panels`].
+    pub(crate) unsafe fn panels(&self, job: &JobView, from: usize, to: usize, scratch: &mut [u8]) {
+        let f = if job.exact && job.ty.is_quantized() {
+            Some(self.exact)
         } else {
-            self.rows_int8
+            (self.panels)(job.ty)
         };
-        if let Some(f) = by_type(job.ty) {
+        if let Some(f) = f {
             // SAFETY: a table exists only where its features do; the rest is the caller's promise.
             unsafe { f(job, from, to, scratch) }
         }
     }
 
-    /// Quantizes up to 256 activations.
-    pub(crate) fn quantize_chunk(&self, x: &[f32], out: &mut XChunk) {
-        assert!(x.len() <= super::chunk::CHUNK);
-        // SAFETY: a table exists only where its features do.
-        unsafe { (self.quantize_chunk)(x, out) }
+    /// Quantizes rows of `n` activations into a panel of `width` columns, of which the last ones may repeat.
+    pub(crate) fn quantize_panel(&self, x: &[f32], n: usize, width: usize, out: &mut [u8]) {
+        let columns = x.len() / n;
+        assert!((1..=width).contains(&columns) && n.is_multiple_of(32) && x.len() == columns * n);
+        assert_eq!(out.len(), super::generic::matmul::x_panel_bytes(n, width));
+        // SAFETY: lengths as asserted; a table exists only where its features do.
+        unsafe { (self.quantize_panel)(x.as_ptr(), n, n, columns, width, out.as_mut_ptr()) }
     }
 }

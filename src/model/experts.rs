@@ -5,6 +5,7 @@ use super::weights::Weight;
 use crate::error::Result;
 use crate::kernel::{Activations, MatmulJob, matmul};
 use crate::memory;
+use crate::quant::TensorType;
 
 /// Router and experts of a layer; the experts are stacked in one tensor or come one by one.
 #[derive(Debug)]
@@ -40,12 +41,13 @@ impl ExpertWeights {
         }
     }
 
-    /// Whether an expert needs activations as bytes; separate experts may differ in type.
-    fn is_quantized(&self) -> bool {
-        match self {
-            Self::Stacked(w) => w.ty().is_quantized(),
-            Self::Separate(w) => w.iter().any(|w| w.ty().is_quantized()),
-        }
+    /// Types of the experts; separate ones may differ.
+    fn types(&self) -> impl Iterator<Item = TensorType> {
+        let weights = match self {
+            Self::Stacked(w) => std::slice::from_ref(w),
+            Self::Separate(w) => w,
+        };
+        weights.iter().map(Weight::ty)
     }
 }
 
@@ -117,8 +119,9 @@ impl Experts {
             let chosen = &mut buffers.chosen[row * self.n_used..(row + 1) * self.n_used];
             choose(scores, chosen, self.weights_scale);
         }
-        let quantize = !compute.exact && (self.gate.is_quantized() || self.up.is_quantized());
-        activations.set(compute.kernels, &x[..rows * n_embd], rows, n_embd, quantize)?;
+        let forms = compute.forms(self.gate.types().chain(self.up.types()));
+        let (kernels, pool) = (compute.kernels, compute.pool);
+        activations.set(kernels, pool, &x[..rows * n_embd], rows, n_embd, forms)?;
         for expert in 0..n_experts {
             buffers.members.clear();
             buffers.member_rows.clear();
@@ -175,8 +178,8 @@ impl Experts {
         ];
         matmul(kernels, pool, activations, jobs)?;
         compute.silu_mul(gate, up, n_ff, n);
-        let quantize = !compute.exact && self.down.is_quantized();
-        hidden.set(kernels, gate, n, n_ff, quantize)?;
+        let forms = compute.forms(self.down.types());
+        hidden.set(kernels, pool, gate, n, n_ff, forms)?;
         let out = &mut buffers.member_out[..n * n_embd];
         matmul(
             kernels,

@@ -20,14 +20,15 @@ pub use step::{Compute, Row, Step, Widths, Workspace};
 pub use times::ComponentTimes;
 
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, LoadMode, LoadOptions, Metadata, TensorData};
+use crate::gguf::{Gguf, LoadMode, LoadOptions, Metadata};
 use crate::kernel::RowType;
 use crate::kv::{Geometry, LayerShape};
 use crate::memory::MemoryError;
+use crate::options::preset::Subject;
 use crate::options::{EngineOptions, ModelOptions};
 use crate::tokenizer::{ChatInput, ChatTemplate, TemplateError, Tokenizer};
 use config::Keys;
-use weights::Loader;
+use weights::{Loader, Tensors};
 
 /// A loaded architecture: its weights and its forward pass.
 pub trait Architecture: Send + Sync + std::fmt::Debug {
@@ -58,8 +59,8 @@ fn read_config(architecture: &str, metadata: &Metadata) -> Result<Config> {
     }
 }
 
-fn load_architecture(config: Config, gguf: &Gguf, data: &TensorData) -> Result<Box<dyn Architecture>> {
-    let loader = Loader::new(gguf, data);
+fn load_architecture(config: Config, gguf: &Gguf, tensors: &Tensors) -> Result<Box<dyn Architecture>> {
+    let loader = Loader::new(gguf, tensors);
     let body = llama::Llama::load(config, &loader)?;
     loader.finish()?;
     Ok(Box::new(body))
@@ -141,7 +142,7 @@ impl Model {
     }
 
     fn from_gguf(
-        gguf: Gguf,
+        mut gguf: Gguf,
         options: &ModelOptions,
         progress: &mut dyn FnMut(f32) -> bool,
     ) -> Result<Arc<Model>> {
@@ -196,7 +197,9 @@ impl Model {
         if options.check_tensors {
             check::all_finite(&gguf, &data)?;
         }
-        let body = load_architecture(config, &gguf, &data)?;
+        gguf.release_data();
+        let tensors = Tensors::pack(&gguf, data, options.load_threads)?;
+        let body = load_architecture(config, &gguf, &tensors)?;
         let metadata = gguf.into_metadata();
         Ok(Arc::new(Model {
             metadata,
@@ -215,10 +218,15 @@ impl Model {
     pub fn estimate(path: &Path, _model: &ModelOptions, engine: &EngineOptions) -> Result<MemoryEstimate> {
         let gguf = Gguf::open(path)?;
         let config = read_config(architecture_of(gguf.metadata())?, gguf.metadata())?;
-        let context = match engine.context_length {
-            0 => config.context_length,
-            n => n,
-        };
+        let engine = engine.resolve(&Subject {
+            n_parameters: gguf
+                .tensors()
+                .iter()
+                .fold(0, |n: u64, t| n.saturating_add(t.n_elements())),
+            context_length: config.context_length,
+            cpus: crate::kernel::pool::available_cpus(),
+        });
+        let context = engine.context_length;
         let kv_type = RowType::from_name(engine.kv_type).unwrap_or(RowType::F16);
         let geometry = Geometry::new(kv_type, llama::layer_shapes(&config))?;
         let sequence =
@@ -236,6 +244,15 @@ impl Model {
             kv_cache,
             workspace,
             total,
+        })
+    }
+
+    /// The options with what their preset chooses for this model on this machine.
+    pub fn resolve(&self, engine: &EngineOptions) -> EngineOptions {
+        engine.resolve(&Subject {
+            n_parameters: self.info.n_parameters,
+            context_length: self.info.context_length,
+            cpus: crate::kernel::pool::available_cpus(),
         })
     }
 

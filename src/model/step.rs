@@ -6,9 +6,12 @@ use std::time::Instant;
 use super::times::ComponentTimes;
 use super::weights::Weight;
 use crate::error::{Error, Result};
-use crate::kernel::{Activations, Kernels, MatmulJob, Precision, ThreadPool, for_each_chunk_mut, matmul};
+use crate::kernel::{
+    Activations, Forms, Kernels, MatmulJob, Precision, ThreadPool, for_each_chunk_mut, matmul,
+};
 use crate::kv::{KvCache, SequenceId};
 use crate::memory;
+use crate::quant::TensorType;
 
 /// One token at one position of one sequence.
 #[derive(Debug, Clone, Copy)]
@@ -48,9 +51,9 @@ impl Compute<'_> {
             return Ok(());
         };
         let width = first.n_in();
-        let quantize = !self.exact && outputs.iter().any(|(w, _)| w.ty().is_quantized());
-        activations.set(self.kernels, &x[..rows * width], rows, width, quantize)?;
         let (kernels, pool) = (self.kernels, self.pool);
+        let forms = self.forms(outputs.iter().map(|(w, _)| w.ty()));
+        activations.set(kernels, pool, &x[..rows * width], rows, width, forms)?;
         match outputs {
             [(a, x)] => matmul(kernels, pool, activations, &mut [self.job(a, x, rows)?])?,
             [(a, x), (b, y)] => {
@@ -76,6 +79,20 @@ impl Compute<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The forms in which weights of these types need their activations.
+    pub fn forms(&self, types: impl Iterator<Item = TensorType>) -> Forms {
+        let mut forms = Forms {
+            floats: false,
+            bytes: false,
+        };
+        for ty in types {
+            let bytes = ty.is_quantized() && !self.exact;
+            forms.bytes |= bytes;
+            forms.floats |= !bytes;
+        }
+        forms
     }
 
     fn job<'b>(&self, weight: &'b Weight, out: &'b mut [f32], rows: usize) -> Result<MatmulJob<'b>> {

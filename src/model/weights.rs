@@ -1,15 +1,16 @@
 //! Weights of a model: tensors of a file checked against the shapes the hyper-parameters ask for.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, TensorBytes, TensorData, TensorInfo};
-use crate::kernel::Matrix;
-use crate::memory;
-use crate::quant::{TensorType, dequantize_row};
+use crate::kernel::{Matrix, ThreadPool, ThreadPoolOptions, pack};
+use crate::memory::{self, MemoryError};
+use crate::quant::TensorType;
 
-/// A matrix, or a stack of equal matrices (one per expert), in the file's layout.
+/// A matrix, or a stack of equal matrices (one per expert), packed for the kernels.
 #[derive(Debug, Clone)]
 pub struct Weight {
     ty: TensorType,
@@ -17,6 +18,14 @@ pub struct Weight {
     n_out: usize,
     matrix_bytes: usize,
     data: TensorBytes,
+    tails: Arc<Tails>,
+}
+
+/// The last panels of the matrices of a tensor, where they are not whole.
+#[derive(Debug, Default)]
+struct Tails {
+    bytes: Vec<u8>,
+    each: usize,
 }
 
 impl Weight {
@@ -35,7 +44,13 @@ impl Weight {
     pub fn expert(&self, index: usize) -> Result<Matrix<'_>> {
         let start = index * self.matrix_bytes;
         let data = self.data.get(start..start + self.matrix_bytes).unwrap_or(&[]);
-        Ok(Matrix::new(self.ty, self.n_in, self.n_out, data)?)
+        let start = index * self.tails.each;
+        let tail = self
+            .tails
+            .bytes
+            .get(start..start + self.tails.each)
+            .unwrap_or(&[]);
+        Ok(Matrix::new(self.ty, self.n_in, self.n_out, data, tail)?)
     }
 
     /// Element type.
@@ -58,30 +73,75 @@ impl Weight {
     /// # Errors
     /// When the row does not exist.
     pub fn read_row(&self, row: usize, out: &mut [f32]) -> Result<()> {
-        let bytes = self.matrix_bytes / self.n_out;
-        let data = self.data.get(row * bytes..(row + 1) * bytes).ok_or_else(|| {
-            Error::InvalidArgument(format!(
-                "row {row} was asked of a matrix with {} rows",
-                self.n_out
-            ))
-        })?;
-        Ok(dequantize_row(self.ty, data, out)?)
+        Ok(self.matrix()?.read_row(row, out)?)
+    }
+}
+
+/// The tensors of a file, with the matrices packed for the kernels.
+pub struct Tensors {
+    data: TensorData,
+    tails: HashMap<String, Arc<Tails>>,
+}
+
+impl Tensors {
+    /// Packs every quantized tensor of `data` where it lies, on `threads` threads (0 chooses).
+    ///
+    /// # Errors
+    /// Memory is short.
+    pub fn pack(gguf: &Gguf, mut data: TensorData, threads: usize) -> Result<Self> {
+        let options = |threads| ThreadPoolOptions {
+            threads,
+            name: "infer-load".to_string(),
+            ..ThreadPoolOptions::default()
+        };
+        // Refused threads are no reason to fail.
+        let pool = ThreadPool::new(options((threads > 0).then_some(threads)))
+            .or_else(|_| ThreadPool::new(options(Some(1))))?;
+        let mut tails = HashMap::new();
+        for info in gguf.tensors() {
+            if !info.ty.is_quantized() || !info.ty.is_supported() {
+                continue;
+            }
+            let Some(bytes) = data.get_mut(&info.name)? else {
+                continue;
+            };
+            // The reader checked that the sizes multiply to the tensor's bytes.
+            let dim = |i: usize| info.dims.get(i).map_or(1, |&d| d as usize);
+            let (n_in, n_out) = (dim(0), dim(1));
+            let Some(matrix) = info.ty.row_bytes(n_in).map(|b| b * n_out).filter(|&b| b > 0) else {
+                continue;
+            };
+            let mut all = Tails::default();
+            for matrix in bytes.chunks_exact_mut(matrix) {
+                let tail = pack(&pool, info.ty, n_in, n_out, matrix)?;
+                all.each = tail.len();
+                all.bytes
+                    .try_reserve(tail.len())
+                    .map_err(|_| MemoryError::Exhausted {
+                        what: format!("the last panels of tensor '{}'", info.name),
+                        bytes: tail.len(),
+                    })?;
+                all.bytes.extend_from_slice(&tail);
+            }
+            tails.insert(info.name.clone(), Arc::new(all));
+        }
+        Ok(Self { data, tails })
     }
 }
 
 /// Takes tensors out of a file by name and remembers which were taken.
 pub struct Loader<'a> {
     gguf: &'a Gguf,
-    data: &'a TensorData,
+    tensors: &'a Tensors,
     taken: RefCell<HashSet<String>>,
 }
 
 impl<'a> Loader<'a> {
     /// A loader of the tensors of `gguf`.
-    pub fn new(gguf: &'a Gguf, data: &'a TensorData) -> Self {
+    pub fn new(gguf: &'a Gguf, tensors: &'a Tensors) -> Self {
         Self {
             gguf,
-            data,
+            tensors,
             taken: RefCell::default(),
         }
     }
@@ -106,6 +166,7 @@ impl<'a> Loader<'a> {
         check_type(info)?;
         self.taken.borrow_mut().insert(name.to_string());
         let data = self
+            .tensors
             .data
             .get(name)
             .ok_or_else(|| Error::InvalidModel(format!("tensor '{name}' was not loaded")))?;
@@ -150,6 +211,7 @@ impl<'a> Loader<'a> {
             n_out,
             matrix_bytes,
             data,
+            tails: self.tensors.tails.get(name).cloned().unwrap_or_default(),
         };
         weight.matrix()?;
         Ok(Some(weight))
@@ -157,11 +219,11 @@ impl<'a> Loader<'a> {
 
     /// A vector as f32; `Ok(None)` when the file has none.
     pub fn optional_vector(&self, name: &str, n: usize) -> Result<Option<Vec<f32>>> {
-        let Some((info, data)) = self.take(name, &[n])? else {
+        let Some(weight) = self.stack(name, n, 1, &[n])? else {
             return Ok(None);
         };
         let mut out = memory::filled(0.0, n, name)?;
-        dequantize_row(info.ty, &data, &mut out)?;
+        weight.read_row(0, &mut out)?;
         Ok(Some(out))
     }
 

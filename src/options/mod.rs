@@ -4,6 +4,7 @@
 //! ([`ModelOptions`], [`EngineOptions`], [`RequestOptions`], [`ThreadsOptions`]) are filled from their text
 //! defaults here, so a default exists in one place only.
 
+pub mod preset;
 mod table;
 mod typed;
 
@@ -156,6 +157,7 @@ pub enum OptionValue {
     /// Of a [`Kind::Text`].
     Text(String),
 }
+
 /// The options of one object, in table order.
 pub fn of(object: Object) -> impl Iterator<Item = &'static OptionSpec> {
     TABLE.iter().filter(move |s| s.object == object)
@@ -251,7 +253,7 @@ mod tests {
         let r = RequestOptions::default();
         assert_eq!((r.max_tokens, r.temperature, r.top_p), (256, 0.7, 0.9));
         assert!(r.add_special && r.parse_special);
-        assert_eq!(EngineOptions::default().kv_type, "f16");
+        assert_eq!(EngineOptions::default().kv_type, "auto");
         assert_eq!(ModelOptions::default().load_mode, "read");
         assert_eq!(ThreadsOptions::default().name, "infer");
     }

@@ -1,5 +1,6 @@
 //! The rows: every option there is.
 
+use super::preset::PRESET_NAMES;
 use super::{Kind, Object, OptionSpec};
 
 const fn row(
@@ -37,7 +38,7 @@ pub const MAX_TOKENS_LIMIT: u64 = i32::MAX as u64;
 pub const CPU_LEVELS: &[&str] = &["auto", "scalar", "avx2", "avx512", "neon"];
 
 /// Words for the element type of the KV cache.
-pub const KV_TYPES: &[&str] = &["f32", "f16", "bf16", "q8"];
+pub const KV_TYPES: &[&str] = &["auto", "f32", "f16", "bf16", "q8"];
 
 /// Every option there is.
 pub const TABLE: &[OptionSpec] = &[
@@ -78,6 +79,13 @@ pub const TABLE: &[OptionSpec] = &[
     ),
     row(
         Object::Engine,
+        "preset",
+        Kind::Choice(PRESET_NAMES),
+        "auto",
+        "What decides the options left at 0 or auto, together with the model's size, when the engine is created: auto (a process among others), edge (a small device), desktop (one person's machine), server (a machine for nothing else). An option that is set keeps its value, in whatever order they are set.",
+    ),
+    row(
+        Object::Engine,
         "cpu_level",
         Kind::Choice(CPU_LEVELS),
         "auto",
@@ -88,49 +96,49 @@ pub const TABLE: &[OptionSpec] = &[
         "threads",
         integer(0, 1024),
         "0",
-        "Worker threads of the engine's own pool, the scheduling thread included; 0 is the number of CPUs this process may use. Ignored when a shared pool is given.",
+        "Worker threads of the engine's own pool, the scheduling thread included; 0 chooses by the preset: the CPUs this process may use, one less on a desktop. Ignored when a shared pool is given.",
     ),
     row(
         Object::Engine,
         "kv_type",
         Kind::Choice(KV_TYPES),
-        "f16",
-        "Element type of cached keys and values.",
+        "auto",
+        "Element type of cached keys and values; auto chooses by the preset, f16 unless it is edge. It decides the results, so it is never chosen by the machine.",
     ),
     row(
         Object::Engine,
         "context_length",
         integer(0, 1 << 31),
         "0",
-        "Tokens of prompt and completion a sequence can hold; 0 is what the model was trained for.",
+        "Tokens of prompt and completion a sequence can hold; 0 chooses by the preset: what the model was trained for, at most. What the cache's memory cannot hold is cut off.",
     ),
     row(
         Object::Engine,
         "kv_budget",
         integer(0, u64::MAX),
         "0",
-        "Bytes of memory for cached keys and values; 0 is enough for max_running sequences, at most half of the memory free when the engine is created.",
+        "Bytes of memory for cached keys and values; 0 is enough for max_running sequences, at most the preset's share of the memory free when the engine is created (auto: half).",
     ),
     row(
         Object::Engine,
         "max_running",
-        integer(1, 4096),
-        "32",
-        "Sequences that are computed at the same time.",
+        integer(0, 4096),
+        "0",
+        "Sequences that are computed at the same time; 0 chooses by the preset and the model's size.",
     ),
     row(
         Object::Engine,
         "max_queued",
-        integer(1, 1 << 20),
-        "1024",
-        "Requests that may wait; one more is refused as busy.",
+        integer(0, 1 << 20),
+        "0",
+        "Requests that may wait; one more is refused as busy. 0 chooses by the preset.",
     ),
     row(
         Object::Engine,
         "prefill_chunk",
-        integer(1, 1 << 16),
-        "256",
-        "Prompt tokens computed in one step, shared by all sequences that are reading their prompt.",
+        integer(0, 1 << 16),
+        "0",
+        "Prompt tokens computed in one step, shared by all sequences that are reading their prompt; 0 chooses by the preset and the model's size. Results do not depend on it.",
     ),
     row(
         Object::Engine,

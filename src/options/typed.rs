@@ -87,6 +87,7 @@ pub enum LogLevel {
 option_struct! {
     /// Options of creating an engine.
     EngineOptions, Object::Engine, {
+        preset: &'static str = Choice as same,
         cpu_level: &'static str = Choice as same,
         threads: usize = Integer as to_usize,
         kv_type: &'static str = Choice as same,

@@ -8,6 +8,7 @@ pub mod float;
 pub mod iq4_nl;
 pub mod iq4_xs;
 pub mod mxfp4;
+pub mod panel;
 pub mod q2_k;
 pub mod q3_k;
 pub mod q4_0;

@@ -41,32 +41,3 @@ pub(super) fn dequantize(src: &[u8], dst: &mut [f32]) {
         }
     }
 }
-
-/// All eight of [`sub_scale_min`], four at a time.
-#[inline(always)]
-pub(crate) fn sub_scales_minima(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
-    let word = |i: usize| u32::from_le_bytes([packed[i], packed[i + 1], packed[i + 2], packed[i + 3]]);
-    let (d, m, high) = (word(0), word(4), word(8));
-    let join = |low: u32, high: u32| (u64::from(low) | u64::from(high) << 32).to_le_bytes();
-    (
-        join(d & 0x3f3f_3f3f, (high & 0x0f0f_0f0f) | ((d >> 2) & 0x3030_3030)),
-        join(
-            m & 0x3f3f_3f3f,
-            ((high >> 4) & 0x0f0f_0f0f) | ((m >> 2) & 0x3030_3030),
-        ),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scales_read_together_equal_those_read_alone() {
-        let packed: [u8; 12] = std::array::from_fn(|i| (i * 89 + 37) as u8);
-        let (scales, minima) = sub_scales_minima(&packed);
-        for s in 0..8 {
-            assert_eq!((scales[s], minima[s]), sub_scale_min(&packed, s));
-        }
-    }
-}

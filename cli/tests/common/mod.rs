@@ -96,3 +96,22 @@ pub fn ids(value: &Value) -> Vec<u64> {
 pub fn comma_separated(ids: &[u64]) -> String {
     ids.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
 }
+
+/// The demo model, for [`chat_model`].
+pub fn demo_model() -> std::path::PathBuf {
+    DEMO.into()
+}
+
+#[path = "../../../tests/common/chat.rs"]
+pub mod chat_model;
+
+/// Lines of a text as JSON objects.
+pub fn objects(text: &str) -> Vec<Value> {
+    text.lines()
+        .map(|line| {
+            let value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+            assert!(value.is_object(), "{line}");
+            value
+        })
+        .collect()
+}

@@ -7,10 +7,15 @@
     reason = "raw pointers into weights, activations and outputs shared by workers"
 )]
 
-use super::matmul::{JobView, PANEL_ROWS, PREFETCH};
-use super::unpack::{self, Format};
-use crate::kernel::chunk::{CHUNK, COLUMN_TILE, WeightChunk};
-use crate::kernel::simd::{MIN, Simd};
+use super::matmul::{JobView, PREFETCH};
+use crate::kernel::simd::Simd;
+use crate::quant::dequantize_row;
+use crate::quant::panel::{PANEL_ROWS, unpack_block};
+
+/// Activation rows that are multiplied together.
+const COLUMN_TILE: usize = 4;
+/// Values dequantized at a time in the exact mode: the longest block.
+const CHUNK: usize = 256;
 
 /// A source of `f32` weights, a vector at a time.
 pub(crate) trait Floats {
@@ -94,12 +99,13 @@ unsafe fn dot_floats<S: Simd, W: Floats, const R: usize, const C: usize>(
     }
 }
 
-/// Output rows `from..to` of a job with float weights.
+/// Rows `16 · from..16 · to` of a job with float weights.
 ///
 /// # Safety
-/// As for [`super::matmul::rows_int8`].
+/// As for [`super::matmul::panels`].
 #[inline(always)]
 pub(crate) unsafe fn rows_float<S: Simd, W: Floats>(job: &JobView, from: usize, to: usize) {
+    let (from, to) = (from * PANEL_ROWS, (to * PANEL_ROWS).min(job.n_out));
     if job.columns == 1 {
         for row in from..to {
             // SAFETY: the row exists.
@@ -118,7 +124,7 @@ pub(crate) unsafe fn rows_float<S: Simd, W: Floats>(job: &JobView, from: usize, 
                 // SAFETY: rows and columns exist.
                 unsafe {
                     match columns {
-                        4 if S::TILE.0 < 4 => {
+                        4 if S::LANES < 16 => {
                             micro_float::<S, W, 4, 2>(job, row, column);
                             micro_float::<S, W, 4, 2>(job, row, column + 2);
                         }
@@ -170,21 +176,23 @@ unsafe fn micro_float<S: Simd, W: Floats, const R: usize, const C: usize>(
     }
 }
 
-/// Output rows `from..to` with dequantized weights and `f32` activations.
+/// Rows `16 · from..16 · to` with dequantized weights and `f32` activations.
 ///
 /// # Safety
-/// As for [`super::matmul::rows_int8`].
+/// As for [`super::matmul::panels`].
 #[inline(always)]
-pub(crate) unsafe fn rows_exact<S: Simd, F: Format>(job: &JobView, from: usize, to: usize) {
-    let mut w = WeightChunk::ZERO;
+pub(crate) unsafe fn rows_exact<S: Simd>(job: &JobView, from: usize, to: usize) {
+    let mut block = [0u8; CHUNK];
     let mut values = [0.0f32; CHUNK];
-    for row in from..to {
-        // SAFETY: row < n_out; the slice is that row.
-        let src = unsafe { std::slice::from_raw_parts(job.data.add(row * job.row_bytes), job.row_bytes) };
+    let (len, bytes) = (job.ty.block_len(), job.ty.block_bytes());
+    for row in from * PANEL_ROWS..(to * PANEL_ROWS).min(job.n_out) {
+        // SAFETY: the row's panel exists; a panel has the bytes of 16 rows.
+        let panel =
+            unsafe { std::slice::from_raw_parts(job.panel(row / PANEL_ROWS), PANEL_ROWS * job.row_bytes) };
         let mut column = 0;
         while column < job.columns {
             let columns = COLUMN_TILE.min(job.columns - column);
-            // SAFETY: columns exist; activation rows are padded with zeros to whole chunks.
+            // SAFETY: columns exist; activation rows are padded with zeros to whole vectors.
             unsafe {
                 let mut acc = [[S::splat(0.0); COLUMN_TILE]];
                 let mut x = [job.x_f32; COLUMN_TILE];
@@ -192,13 +200,13 @@ pub(crate) unsafe fn rows_exact<S: Simd, F: Format>(job: &JobView, from: usize, 
                     // A column past the end repeats the last one; its sum is not stored.
                     x[c] = job.x_floats(column + c.min(columns - 1));
                 }
-                for (i, src) in src.chunks(F::BYTES * F::BLOCKS).enumerate() {
-                    unpack::chunk::<S, F>(src, &mut w);
-                    dequantize_chunk::<S, F>(&w, &mut values);
-                    let n = CHUNK.min(job.n_in - i * CHUNK);
-                    dot_floats::<S, F32, 1, COLUMN_TILE>(&mut acc, [values.as_ptr().cast()], x, n);
+                for i in 0..job.n_in / len {
+                    unpack_block(job.ty, panel, i, row % PANEL_ROWS, &mut block[..bytes]);
+                    // Cannot fail: a whole block of a supported type.
+                    let _ = dequantize_row(job.ty, &block[..bytes], &mut values[..len]);
+                    dot_floats::<S, F32, 1, COLUMN_TILE>(&mut acc, [values.as_ptr().cast()], x, len);
                     for x in &mut x {
-                        *x = x.wrapping_add(CHUNK);
+                        *x = x.wrapping_add(len);
                     }
                 }
                 for c in 0..columns {
@@ -206,24 +214,6 @@ pub(crate) unsafe fn rows_exact<S: Simd, F: Format>(job: &JobView, from: usize, 
                 }
             }
             column += columns;
-        }
-    }
-}
-
-/// Values of a chunk, by the operations of the scalar dequantization.
-#[inline(always)]
-pub(crate) fn dequantize_chunk<S: Simd, F: Format>(w: &WeightChunk, out: &mut [f32; CHUNK]) {
-    for (g, (out, q)) in out
-        .as_chunks_mut::<16>()
-        .0
-        .iter_mut()
-        .zip(w.q.as_chunks::<16>().0)
-        .enumerate()
-    {
-        let (s, m) = (w.s[S::SLOT[g]], w.m[S::SLOT[g]]);
-        for (out, &q) in out.iter_mut().zip(q) {
-            let v = s * (f32::from(q) - F::ZERO_POINT);
-            *out = if F::KIND == MIN { v + m } else { v };
         }
     }
 }

@@ -1,32 +1,43 @@
-//! Matrix products over rows of weights in the file's layout.
+//! Matrix products of quantized weights in panels ([`crate::quant::panel`]) and activations as bytes.
 //!
-//! Quantized weights times int8 activations go chunk by chunk through [`Simd::dot_chunk`]. With one activation row
-//! each chunk is unpacked to the stack and used once; with more, a block of weight rows is unpacked to the worker's
-//! scratch memory and reused by all of them. Both add the same products in the same order, so a result does not
-//! depend on its neighbours.
+//! Lanes are rows of the matrix: one load brings four values of each row, which meet four activations of a column,
+//! repeated in every lane. A tile of a few vectors of rows and up to eight columns stays in registers. For each 32 values
+//! the integer sum is exact; it is scaled and added to the tile in ascending order, by the same operations whatever
+//! the tile: so a result does not depend on its neighbours, and a single activation row, a batch and a prompt share
+//! one path.
 
 #![allow(
     unsafe_code,
     reason = "raw pointers into weights, activations and outputs shared by workers"
 )]
 
-use super::unpack::{self, Format};
-use crate::kernel::chunk::{COLUMN_TILE, ROW_TILE, WeightChunk, XChunk};
-use crate::kernel::simd::{MIN, OFFSET, Simd, WIDE};
+use super::formats::{Format, Kept, block_bytes, sub_bytes, vector};
+use crate::kernel::simd::Simd;
 use crate::quant::TensorType;
+use crate::quant::panel::PANEL_ROWS;
 
-/// How far ahead of its use the weight stream of a single activation row is prefetched: the hardware stops at pages.
+/// How far ahead of its use the weight stream is prefetched: the hardware stops at pages.
 pub(super) const PREFETCH: usize = 4096;
 
-/// Weight rows unpacked to scratch memory at a time, when they fit.
-pub(super) const PANEL_ROWS: usize = 16;
+/// Bytes of activations that are multiplied with all panels of a task before the next ones are taken: they stay in the
+/// second cache.
+const COLUMN_BYTES: usize = 384 << 10;
+
+/// Bytes of a worker's scratch memory for expanded scales.
+pub(crate) const SCALES: usize = 128 << 10;
+
+/// Bytes of 32 activations of a column: the values, their scale, and the sums of both halves as 16-bit integers.
+pub(crate) const X_BLOCK: usize = 40;
 
 /// One weight matrix, its activations and its output, as workers see it. Lengths were checked when it was built.
 #[derive(Clone, Copy)]
 pub(crate) struct JobView {
     pub ty: TensorType,
     pub exact: bool,
+    /// Rows of float weights; panels of quantized ones.
     pub data: *const u8,
+    /// The last panel, where it is not whole.
+    pub tail: *const u8,
     pub row_bytes: usize,
     pub n_in: usize,
     pub n_out: usize,
@@ -34,8 +45,9 @@ pub(crate) struct JobView {
     /// Activation rows used, and their numbers where they are a subset.
     pub columns: usize,
     pub subset: *const u32,
-    pub x: *const XChunk,
-    pub n_chunks: usize,
+    /// Activations as bytes, in panels of `x_width` columns.
+    pub x: *const u8,
+    pub x_width: usize,
     pub x_f32: *const f32,
     pub x_stride: usize,
 }
@@ -50,16 +62,6 @@ impl JobView {
             unsafe { *self.subset.add(column) as usize }
         }
     }
-    /// First chunk of a column; the following ones are [`COLUMN_TILE`] apart.
-    #[inline(always)]
-    unsafe fn x_chunks(&self, column: usize) -> *const XChunk {
-        // SAFETY: rows of the activations are in panels of COLUMN_TILE of n_chunks each.
-        unsafe {
-            let row = self.x_row(column);
-            self.x
-                .add(row / COLUMN_TILE * self.n_chunks * COLUMN_TILE + row % COLUMN_TILE)
-        }
-    }
     #[inline(always)]
     pub(super) unsafe fn x_floats(&self, column: usize) -> *const f32 {
         // SAFETY: the row exists.
@@ -70,188 +72,391 @@ impl JobView {
         // SAFETY: row < n_out and column < columns; no other worker has this row.
         unsafe { *self.out.add(column * self.n_out + row) = value }
     }
+    /// The panel of rows `16 · i …`.
+    #[inline(always)]
+    pub(super) unsafe fn panel(&self, i: usize) -> *const u8 {
+        if (i + 1) * PANEL_ROWS <= self.n_out {
+            // SAFETY: a whole panel of the matrix.
+            unsafe { self.data.add(i * PANEL_ROWS * self.row_bytes) }
+        } else {
+            self.tail
+        }
+    }
 }
 
-/// Work of [`Simd::tile`]: up to [`ROW_TILE`] unpacked rows times up to [`COLUMN_TILE`] columns.
-pub(crate) struct Tile<'a> {
-    pub job: &'a JobView,
-    /// First chunk of the first row; rows are 1, chunks [`ROW_TILE`] apart.
-    pub w: *const WeightChunk,
-    pub row: usize,
-    pub rows: usize,
-    pub column: usize,
-    pub columns: usize,
-    pub offset: f32,
+/// Columns that a panel of activations has when there are `columns` of them.
+pub(crate) fn panel_columns(max: usize, columns: usize) -> usize {
+    match columns {
+        0 | 1 => 1,
+        2 => 2,
+        3 | 4 => 4,
+        _ if max < 8 => 4,
+        5 | 6 => 6,
+        7 | 8 => 8,
+        // Eight columns leave registers for one vector of rows only, which costs a little.
+        n if 20 * n.div_ceil(8) * 8 < 19 * n.div_ceil(6) * 6 => 8,
+        _ => 6,
+    }
 }
 
-/// Computes output rows `from..to` of a job.
+/// Bytes of a panel of activations.
+pub(crate) fn x_panel_bytes(width: usize, columns: usize) -> usize {
+    width / 32 * X_BLOCK * columns
+}
+
+/// Where the activations of a block of columns come from.
+struct Columns {
+    x: *const u8,
+    /// Columns per panel, and bytes from one panel to the next.
+    width: usize,
+    stride: usize,
+    /// First column of the output, and how many.
+    first: usize,
+    count: usize,
+}
+
+/// Computes panels `from..to` of a job.
 ///
 /// # Safety
-/// The view's pointers are valid, the CPU has the features of `S`, no one else writes these rows or uses `scratch`.
+/// The view's pointers are valid, the CPU has the features of `S`, no one else writes these rows or uses `scratch`,
+/// which is [`SCALES`] bytes and, for a subset of the activations, room for a column of them.
 #[inline(always)]
-pub(crate) unsafe fn rows_int8<S: Simd, F: Format>(
+pub(crate) unsafe fn panels<S: Simd, F: Format>(job: &JobView, from: usize, to: usize, scratch: &mut [u8]) {
+    let (scales, gathered) = scratch.split_at_mut(SCALES);
+    let column_bytes = x_panel_bytes(job.n_in, 1);
+    let (mut width, mut room) = (job.x_width, COLUMN_BYTES);
+    if !job.subset.is_null() {
+        width = panel_columns(S::MAX_COLUMNS, job.columns);
+        room = gathered.len();
+        while width > 1 && width * column_bytes > room {
+            width = if width > 4 { width - 2 } else { width / 2 };
+        }
+    }
+    let stride = column_bytes * width;
+    let together = (room / stride).max(1) * width;
+    let mut first = 0;
+    while first < job.columns {
+        let count = together.min(job.columns - first);
+        // SAFETY: panels of the activations follow each other; columns of a subset are copied to the scratch memory.
+        unsafe {
+            let x = if job.subset.is_null() {
+                job.x.add(first / width * stride)
+            } else {
+                gather(job, first, count, width, gathered.as_mut_ptr());
+                gathered.as_ptr()
+            };
+            let columns = Columns {
+                x,
+                width,
+                stride,
+                first,
+                count,
+            };
+            block::<S, F>(job, from, to, &columns, scales.as_mut_ptr().cast());
+        }
+        first += count;
+    }
+}
+
+/// Copies columns of a subset into panels of their own. Columns that fill up the last panel repeat its first.
+unsafe fn gather(job: &JobView, first: usize, count: usize, width: usize, out: *mut u8) {
+    let blocks = job.n_in / 32;
+    let from_stride = x_panel_bytes(job.n_in, job.x_width);
+    let to_stride = x_panel_bytes(job.n_in, width);
+    for slot in 0..count.next_multiple_of(width) {
+        let column = if slot < count { slot } else { slot / width * width };
+        // SAFETY: rows exist; panels are laid out as `quantize` writes them; the caller has room for whole panels.
+        unsafe {
+            let row = job.x_row(first + column);
+            let (at, c) = (row % job.x_width, slot % width);
+            let from = job.x.add(row / job.x_width * from_stride);
+            let to = out.add(slot / width * to_stride);
+            for b in 0..blocks {
+                let (from, to) = (from.add(b * X_BLOCK * job.x_width), to.add(b * X_BLOCK * width));
+                std::ptr::copy_nonoverlapping(from.add(32 * at), to.add(32 * c), 32);
+                let (from, to) = (from.add(32 * job.x_width), to.add(32 * width));
+                std::ptr::copy_nonoverlapping(from.add(4 * at), to.add(4 * c), 4);
+                let (from, to) = (from.add(4 * job.x_width), to.add(4 * width));
+                std::ptr::copy_nonoverlapping(from.add(4 * at), to.add(4 * c), 4);
+            }
+        }
+    }
+}
+
+/// All rows of the panels `from..to` with some columns.
+#[inline(always)]
+unsafe fn block<S: Simd, F: Format>(
     job: &JobView,
     from: usize,
     to: usize,
-    scratch: &mut [WeightChunk],
+    columns: &Columns,
+    scales: *mut f32,
 ) {
-    let fit = scratch.len() / job.n_chunks.max(1) / ROW_TILE * ROW_TILE;
-    let panel = fit.min(PANEL_ROWS);
-    if job.columns == 1 || panel == 0 {
-        for column in 0..job.columns {
-            // SAFETY: passes the caller's promise on.
-            unsafe { column_int8::<S, F>(job, from, to, column) };
-        }
-        return;
-    }
-    let mut row = from;
-    while row < to {
-        let rows = panel.min(to - row);
-        for r in 0..rows {
-            // SAFETY: row + r < n_out; the slice is that row.
-            let src =
-                unsafe { std::slice::from_raw_parts(job.data.add((row + r) * job.row_bytes), job.row_bytes) };
-            let first = r / ROW_TILE * job.n_chunks * ROW_TILE + r % ROW_TILE;
-            for (i, src) in src.chunks(F::BYTES * F::BLOCKS).enumerate() {
-                // SAFETY: the CPU has the features.
-                unsafe { unpack::chunk::<S, F>(src, &mut scratch[first + i * ROW_TILE]) };
-            }
-        }
-        let mut column = 0;
-        while column < job.columns {
-            let columns = COLUMN_TILE.min(job.columns - column);
-            let mut r = 0;
-            while r < rows {
-                let t = Tile {
-                    job,
-                    w: scratch[r * job.n_chunks..].as_ptr(),
-                    row: row + r,
-                    rows: ROW_TILE.min(rows - r),
-                    column,
-                    columns,
-                    offset: F::ZERO_POINT,
-                };
-                // SAFETY: rows and columns exist and were unpacked above.
-                unsafe { S::tile(F::KIND, &t) };
-                r += ROW_TILE;
-            }
-            column += columns;
-        }
-        row += rows;
-    }
-}
-
-/// Output rows `from..to` for one activation row, unpacking on the fly.
-#[inline(always)]
-unsafe fn column_int8<S: Simd, F: Format>(job: &JobView, from: usize, to: usize, column: usize) {
-    let mut w = WeightChunk::ZERO;
-    // SAFETY: the column exists.
-    let x = unsafe { job.x_chunks(column) };
-    for row in from..to {
-        // SAFETY: row < n_out; the slice is that row; the CPU has the features; x has n_chunks chunks.
-        unsafe {
-            let src = std::slice::from_raw_parts(job.data.add(row * job.row_bytes), job.row_bytes);
-            let mut acc = [[S::acc_zero()]];
-            for (i, src) in src.chunks(F::BYTES * F::BLOCKS).enumerate() {
-                prefetch::<S>(src);
-                unpack::chunk::<S, F>(src, &mut w);
-                let x = x.add(i * COLUMN_TILE);
-                match F::KIND {
-                    OFFSET => S::dot_chunk::<OFFSET, 1, 1>(&mut acc, [&w], [x], F::ZERO_POINT),
-                    MIN => S::dot_chunk::<MIN, 1, 1>(&mut acc, [&w], [x], 0.0),
-                    _ => S::dot_chunk::<WIDE, 1, 1>(&mut acc, [&w], [x], F::ZERO_POINT),
-                }
-            }
-            job.put(row, column, S::acc_sum(acc[0][0]));
-        }
-    }
-}
-
-/// Prefetches what follows `src` at the distance [`PREFETCH`].
-#[inline(always)]
-unsafe fn prefetch<S: Simd>(src: &[u8]) {
-    let mut i = 0;
-    while i < src.len() {
-        // SAFETY: a hint for any address.
-        unsafe { S::prefetch(src.as_ptr().wrapping_add(PREFETCH + i)) };
-        i += 64;
-    }
-}
-
-/// Runs a tile in micro-tiles of `R` rows, which divides [`ROW_TILE`], and as many columns as there are.
-///
-/// # Safety
-/// As for [`Simd::tile`].
-#[inline(always)]
-pub(crate) unsafe fn tile_by_kind<S: Simd, const R: usize>(kind: u8, t: &Tile) {
     // SAFETY: passes the caller's promise on.
     unsafe {
-        match kind {
-            OFFSET => tile_by_columns::<S, OFFSET, R>(t),
-            MIN => tile_by_columns::<S, MIN, R>(t),
-            _ => tile_by_columns::<S, WIDE, R>(t),
+        match columns.width {
+            1 => tiles::<S, F, 1, 1>(job, from, to, columns, scales),
+            2 => tiles::<S, F, 1, 2>(job, from, to, columns, scales),
+            6 if S::MAX_COLUMNS >= 6 => tiles::<S, F, 2, 6>(job, from, to, columns, scales),
+            8 if S::MAX_COLUMNS >= 8 => tiles::<S, F, 1, 8>(job, from, to, columns, scales),
+            _ if S::TILE_ROWS == 2 => tiles::<S, F, 2, 4>(job, from, to, columns, scales),
+            _ => tiles::<S, F, 1, 4>(job, from, to, columns, scales),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn tile_by_columns<S: Simd, const KIND: u8, const R: usize>(t: &Tile) {
-    let mut r = 0;
-    while r + R <= t.rows {
-        // SAFETY: rows r..r + R exist.
-        unsafe {
-            match t.columns {
-                4 => micro::<S, KIND, R, 4>(t, r),
-                3 => micro::<S, KIND, R, 3>(t, r),
-                2 => micro::<S, KIND, R, 2>(t, r),
-                _ => micro::<S, KIND, R, 1>(t, r),
-            }
-        }
-        r += R;
-    }
-    while r < t.rows {
-        // SAFETY: row r exists.
-        unsafe {
-            match t.columns {
-                4 => micro::<S, KIND, 1, 4>(t, r),
-                3 => micro::<S, KIND, 1, 3>(t, r),
-                2 => micro::<S, KIND, 1, 2>(t, r),
-                _ => micro::<S, KIND, 1, 1>(t, r),
-            }
-        }
-        r += 1;
-    }
-}
-
-#[inline(always)]
-unsafe fn micro<S: Simd, const KIND: u8, const R: usize, const C: usize>(t: &Tile, r: usize) {
-    // SAFETY: the tile's rows and columns exist; chunks lie as documented at the fields.
-    unsafe {
-        let mut acc = [[S::acc_zero(); C]; R];
-        let mut w = [t.w; R];
-        let mut x = [t.job.x; C];
+unsafe fn tiles<S: Simd, F: Format, const R: usize, const C: usize>(
+    job: &JobView,
+    from: usize,
+    to: usize,
+    columns: &Columns,
+    scales: *mut f32,
+) {
+    // A panel is one vector of rows, or several where vectors are shorter.
+    let per_panel = PANEL_ROWS / S::LANES;
+    let end = to * per_panel;
+    let subs = job.n_in / 32;
+    // Scales are worth keeping when several tiles of columns need them.
+    let step = R * vectors_per_sub::<F>() * S::LANES;
+    let keep = columns.count > C && subs * step * size_of::<f32>() <= SCALES;
+    let mut at = from * per_panel;
+    while at < end {
+        let mut w = [job.data; R];
+        let mut lanes = [0; R];
         for i in 0..R {
-            w[i] = t.w.add(r + i);
+            // An odd last vector is computed twice and stored once.
+            let at = (at + i).min(end - 1);
+            lanes[i] = at % per_panel * S::LANES;
+            // SAFETY: the panel exists.
+            w[i] = unsafe { job.panel(at / per_panel) };
+        }
+        if keep {
+            // SAFETY: there is room for the scales of all sets.
+            unsafe { keep_scales::<S, F, R>(job.n_in, w, lanes, scales) };
+        }
+        let mut column = 0;
+        while column < columns.count {
+            // SAFETY: panels of activations follow each other; the panels of weights exist.
+            unsafe {
+                let x = columns.x.add(column / C * columns.stride);
+                let mut y = [[S::splat(0.0); C]; R];
+                let n_blocks = job.n_in / (32 * F::SUBS);
+                let (mut p, mut x, mut kept) = (w, x, scales);
+                for _ in 0..n_blocks {
+                    if !keep {
+                        keep_block::<S, F, R>(p, lanes, scales);
+                        kept = scales;
+                    }
+                    for sub in 0..F::SUBS {
+                        let mut planes = p;
+                        for i in 0..R {
+                            planes[i] = p[i].add(sub * sub_bytes::<F>());
+                        }
+                        set::<S, F, R, C>(&mut y, planes, lanes, kept, x);
+                        kept = kept.add(step);
+                        x = x.add(X_BLOCK * C);
+                    }
+                    for i in 0..R {
+                        p[i] = p[i].add(block_bytes::<F>());
+                    }
+                }
+                for i in 0..R.min(end - at) {
+                    let row = (at + i) * S::LANES;
+                    for c in 0..C.min(columns.count - column) {
+                        let out = job.out.add((columns.first + column + c) * job.n_out + row);
+                        if row + S::LANES <= job.n_out {
+                            S::store(out, y[i][c]);
+                        } else if row < job.n_out {
+                            crate::kernel::simd::store_part::<S>(out, y[i][c], job.n_out - row);
+                        }
+                    }
+                }
+            }
+            column += C;
+        }
+        at += R;
+    }
+}
+
+/// Vectors of scales and minima of 32 values.
+const fn vectors_per_sub<F: Format>() -> usize {
+    (if F::HALVES { 2 } else { 1 }) * (if F::MIN { 2 } else { 1 })
+}
+
+/// Expands the scales of all blocks of some rows.
+#[inline(always)]
+unsafe fn keep_scales<S: Simd, F: Format, const R: usize>(
+    n_in: usize,
+    mut w: [*const u8; R],
+    lanes: [usize; R],
+    mut out: *mut f32,
+) {
+    for _ in 0..n_in / (32 * F::SUBS) {
+        // SAFETY: the weights have that many blocks, and `out` has room for their scales.
+        unsafe {
+            keep_block::<S, F, R>(w, lanes, out);
+            out = out.add(F::SUBS * R * vectors_per_sub::<F>() * S::LANES);
+            for i in 0..R {
+                w[i] = w[i].add(block_bytes::<F>());
+            }
+        }
+    }
+}
+
+/// Expands the scales of a block: for each set of 32 values, for each vector of rows, its scales and its minima.
+#[inline(always)]
+unsafe fn keep_block<S: Simd, F: Format, const R: usize>(
+    w: [*const u8; R],
+    lanes: [usize; R],
+    out: *mut f32,
+) {
+    // SAFETY: the block's scale bytes lie behind its planes; `out` has room.
+    unsafe {
+        for i in 0..R {
+            let out = Kept {
+                first: out.add(i * vectors_per_sub::<F>() * S::LANES),
+                step: R * vectors_per_sub::<F>() * S::LANES,
+            };
+            F::scales::<S>(w[i].add(F::SUBS * sub_bytes::<F>()), lanes[i], out);
+        }
+    }
+}
+
+/// Adds the products of a set of 32 values.
+#[inline(always)]
+unsafe fn set<S: Simd, F: Format, const R: usize, const C: usize>(
+    y: &mut [[S::F; C]; R],
+    mut planes: [*const u8; R],
+    lanes: [usize; R],
+    scales: *const f32,
+    x: *const u8,
+) {
+    // SAFETY: the planes, scales and activations of a whole set.
+    unsafe {
+        for i in 0..R {
+            let mut line = 0;
+            while line < block_bytes::<F>() / F::SUBS {
+                S::prefetch(planes[i].wrapping_add(PREFETCH + line));
+                line += 64;
+            }
+            planes[i] = planes[i].add(4 * lanes[i]);
+        }
+        let mut sums = start::<S, F, R, C>(x, true, !F::HALVES);
+        advance::<S, F, R, C, 0>(&mut sums, planes, x);
+        if F::HALVES {
+            advance::<S, F, R, C, 1>(&mut sums, planes, x);
+            advance::<S, F, R, C, 2>(&mut sums, planes, x);
+            advance::<S, F, R, C, 3>(&mut sums, planes, x);
+            add::<S, F, R, C>(y, &sums, scales, x, 0);
+            sums = start::<S, F, R, C>(x, false, true);
+            advance::<S, F, R, C, 4>(&mut sums, planes, x);
+            advance::<S, F, R, C, 5>(&mut sums, planes, x);
+            advance::<S, F, R, C, 6>(&mut sums, planes, x);
+            advance::<S, F, R, C, 7>(&mut sums, planes, x);
+            add::<S, F, R, C>(y, &sums, scales, x, 1);
+        } else {
+            // Both values of a byte are taken together.
+            advance::<S, F, R, C, 4>(&mut sums, planes, x);
+            advance::<S, F, R, C, 1>(&mut sums, planes, x);
+            advance::<S, F, R, C, 5>(&mut sums, planes, x);
+            advance::<S, F, R, C, 2>(&mut sums, planes, x);
+            advance::<S, F, R, C, 6>(&mut sums, planes, x);
+            advance::<S, F, R, C, 3>(&mut sums, planes, x);
+            advance::<S, F, R, C, 7>(&mut sums, planes, x);
+            add::<S, F, R, C>(y, &sums, scales, x, 0);
+        }
+    }
+}
+
+/// What the sums of a set begin with: the zero point, or the bias of the signed product, times the activations.
+#[inline(always)]
+unsafe fn start<S: Simd, F: Format, const R: usize, const C: usize>(
+    x: *const u8,
+    first: bool,
+    second: bool,
+) -> [[S::I; C]; R] {
+    // SAFETY: the caller gives a set of C columns.
+    unsafe {
+        let x_sums = x.add(36 * C);
+        let zero_point = if F::WIDE { S::WIDE_BIAS } else { F::ZERO_POINT };
+        let mut sums = [[S::splat_int(0); C]; R];
+        if zero_point != 0 {
+            for c in 0..C {
+                let sum = S::pairs(
+                    S::repeat(x_sums.add(4 * c)),
+                    S::splat_int(pair(-zero_point, first, second)),
+                );
+                for i in 0..R {
+                    sums[i][c] = sum;
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// Two 16-bit factors, for the sums of the first and the second half.
+const fn pair(x: i16, first: bool, second: bool) -> i32 {
+    let bits = x as u16 as u32;
+    ((if first { bits } else { 0 }) | (if second { bits << 16 } else { 0 })) as i32
+}
+
+/// Adds the products of values `4V … 4V + 3` of the set.
+#[inline(always)]
+unsafe fn advance<S: Simd, F: Format, const R: usize, const C: usize, const V: usize>(
+    sums: &mut [[S::I; C]; R],
+    planes: [*const u8; R],
+    x: *const u8,
+) {
+    // SAFETY: planes and activations of a whole set.
+    unsafe {
+        let mut w = [S::splat_int(0); R];
+        for i in 0..R {
+            w[i] = vector::<S, F, V>(planes[i]);
         }
         for c in 0..C {
-            x[c] = t.job.x_chunks(t.column + c);
-        }
-        for _ in 0..t.job.n_chunks {
-            S::dot_chunk::<KIND, R, C>(&mut acc, w, x, t.offset);
-            for w in &mut w {
-                *w = w.wrapping_add(ROW_TILE);
-            }
-            for x in &mut x {
-                *x = x.wrapping_add(COLUMN_TILE);
-            }
-        }
-        for i in 0..R {
-            for c in 0..C {
-                t.job.put(t.row + r + i, t.column + c, S::acc_sum(acc[i][c]));
+            let x = S::repeat(x.add(32 * c + 4 * V));
+            for i in 0..R {
+                sums[i][c] = if F::WIDE {
+                    S::dot_wide(sums[i][c], w[i], x)
+                } else {
+                    S::dot(sums[i][c], w[i], x)
+                };
             }
         }
     }
 }
 
-/// An entry point that computes a range of output rows of one weight type.
-pub(crate) type RowsFn = unsafe fn(&JobView, usize, usize, &mut [WeightChunk]);
+/// Scales the sums of a set, or of half `half` of it, and adds them.
+#[inline(always)]
+unsafe fn add<S: Simd, F: Format, const R: usize, const C: usize>(
+    y: &mut [[S::F; C]; R],
+    sums: &[[S::I; C]; R],
+    scales: *const f32,
+    x: *const u8,
+    half: usize,
+) {
+    // SAFETY: the caller gives the scales of R vectors of rows and a set of C columns.
+    unsafe {
+        let (x_scales, x_sums) = (x.add(32 * C), x.add(36 * C));
+        for c in 0..C {
+            let d = S::splat(x_scales.add(4 * c).cast::<f32>().read_unaligned());
+            for i in 0..R {
+                let at = (i * vectors_per_sub::<F>() + half) * S::LANES;
+                let mut product = S::mul(S::load(scales.add(at)), S::to_float(sums[i][c]));
+                if F::MIN {
+                    let halves = if F::HALVES { 2 } else { 1 };
+                    let one = S::splat_int(pair(1, half == 0, half == 1 || !F::HALVES));
+                    let sum = S::to_float(S::pairs(S::repeat(x_sums.add(4 * c)), one));
+                    let min = S::load(scales.add(at + halves * S::LANES));
+                    product = S::fma(min, sum, product);
+                }
+                y[i][c] = S::fma(product, d, y[i][c]);
+            }
+        }
+    }
+}
+
+/// An entry point that computes some panels (16 rows each) of one weight type.
+pub(crate) type PanelsFn = unsafe fn(&JobView, usize, usize, &mut [u8]);

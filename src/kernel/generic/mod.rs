@@ -6,9 +6,9 @@
 )]
 
 pub(crate) mod float;
+pub(crate) mod formats;
 pub(crate) mod matmul;
 pub(crate) mod ops;
 pub(crate) mod quantize;
 pub(crate) mod rows;
 pub(crate) mod scalar;
-pub(crate) mod unpack;

@@ -1,6 +1,8 @@
 //! Activations to signed bytes, symmetric, one scale per 32 values; the same bits at every CPU level.
 
-use crate::kernel::chunk::{CHUNK, GROUP, XChunk};
+#![allow(unsafe_code, reason = "writes panels of activations through raw pointers")]
+
+use super::matmul::X_BLOCK;
 
 /// Largest magnitude of 32 values by comparing bits, so that a NaN or infinity is never lost.
 #[inline(always)]
@@ -32,47 +34,53 @@ pub(crate) fn to_i8(x: f32, inverse: f32) -> i8 {
     ((x * inverse + 12_582_912.0).to_bits() as i32 - 0x4b40_0000) as i8
 }
 
-/// Quantizes one chunk; `x` may be shorter than 256, the rest is zero. `slot` is the level's order of scales.
+/// Writes `columns` rows of `n` activations, `stride` apart, as a panel of `width` columns: for each 32 values the bytes
+/// of every column, their scales, and the sums of their halves. Columns past the last repeat it.
+///
+/// # Safety
+/// Rows and panel are as long as that; `n` is a multiple of 32; `columns` is not 0.
 #[inline(always)]
-pub(crate) fn quantize_chunk(x: &[f32], slot: &[usize; 16], out: &mut XChunk) {
-    if let Some(whole) = x.as_chunks::<CHUNK>().0.first() {
-        quantize_whole(whole, slot, out);
-    } else {
-        let mut padded = [0.0f32; CHUNK];
-        padded[..x.len()].copy_from_slice(x);
-        quantize_whole(&padded, slot, out);
+pub(crate) unsafe fn quantize_panel(
+    x: *const f32,
+    stride: usize,
+    n: usize,
+    columns: usize,
+    width: usize,
+    out: *mut u8,
+) {
+    for c in 0..width {
+        let mut at = 0;
+        while at < n {
+            // SAFETY: 32 values from `at` on are inside the row; the panel has X_BLOCK bytes for each of them.
+            unsafe {
+                let row = x.add(c.min(columns - 1) * stride + at);
+                let block = out.add(at / 32 * X_BLOCK * width);
+                let q: &mut [i8; 32] = &mut *block.add(32 * c).cast();
+                let (scale, sums) = quantize_block(&*row.cast(), q);
+                block.add(32 * width + 4 * c).cast::<f32>().write_unaligned(scale);
+                block
+                    .add(36 * width + 4 * c)
+                    .cast::<[i16; 2]>()
+                    .write_unaligned(sums);
+            }
+            at += 32;
+        }
     }
 }
 
-/// In passes over the whole chunk, each of which compiles to vector code.
+/// 32 values to bytes; their scale, and the sum of each half.
 #[inline(always)]
-fn quantize_whole(x: &[f32; CHUNK], slot: &[usize; 16], out: &mut XChunk) {
-    let mut scales = [0.0f32; 8];
-    let mut inverses = [0.0f32; 8];
-    for b in 0..8 {
-        scales[b] = largest_magnitude(&x[32 * b..32 * b + 32]);
+fn quantize_block(x: &[f32; 32], q: &mut [i8; 32]) -> (f32, [i16; 2]) {
+    let (scale, inverse) = scale_of(largest_magnitude(x));
+    for i in 0..32 {
+        // A value that is not finite gives an arbitrary byte, and its block's scale is NaN.
+        q[i] = to_i8(x[i], inverse);
     }
-    for b in 0..8 {
-        (scales[b], inverses[b]) = scale_of(scales[b]);
-    }
-    for b in 0..8 {
-        for i in 32 * b..32 * b + 32 {
-            // A value that is not finite gives an arbitrary byte, and its block's scale is NaN.
-            out.q[i] = to_i8(x[i], inverses[b]);
+    let mut sums = [0i16; 2];
+    for (sum, q) in sums.iter_mut().zip(q.as_chunks::<16>().0) {
+        for q in q {
+            *sum += i16::from(*q);
         }
     }
-    let mut sums = [0i16; 16];
-    for g in 0..16 {
-        let mut sum = 0i16;
-        for i in GROUP * g..GROUP * (g + 1) {
-            sum += i16::from(out.q[i]);
-        }
-        sums[g] = sum;
-    }
-    for g in 0..16 {
-        let (at, scale, sum) = (slot[g], scales[g / 2], f32::from(sums[g]));
-        out.s[at] = scale;
-        out.sum[at] = sum;
-        out.scaled_sum[at] = scale * sum;
-    }
+    (scale, sums)
 }

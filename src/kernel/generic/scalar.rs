@@ -2,8 +2,7 @@
 
 #![allow(unsafe_code, reason = "implements the unsafe vector trait; raw loads")]
 
-use crate::kernel::chunk::{GROUP, WeightChunk, XChunk};
-use crate::kernel::simd::{MIN, Simd};
+use crate::kernel::simd::Simd;
 use crate::quant::float::{bf16_to_f32, f16_to_f32};
 
 #[derive(Clone, Copy)]
@@ -11,6 +10,16 @@ pub(crate) struct Scalar;
 
 const LANES: usize = 8;
 type F = [f32; LANES];
+type I = [u32; LANES];
+
+#[inline(always)]
+fn int2(a: I, b: I, f: impl Fn(u32, u32) -> u32) -> I {
+    let mut r = [0; LANES];
+    for i in 0..LANES {
+        r[i] = f(a[i], b[i]);
+    }
+    r
+}
 
 // The standard `map` of arrays is not always inlined.
 #[inline(always)]
@@ -33,10 +42,11 @@ fn map2(a: F, b: F, f: impl Fn(f32, f32) -> f32) -> F {
 
 impl Simd for Scalar {
     const LANES: usize = LANES;
-    const SLOT: [usize; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-    const TILE: (usize, usize) = (1, 4);
+    const MAX_COLUMNS: usize = 4;
+    const TILE_ROWS: usize = 1;
+    const WIDE_BIAS: i16 = 128;
     type F = F;
-    type Acc = [f32; 16];
+    type I = I;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> F {
@@ -118,10 +128,6 @@ impl Simd for Scalar {
         map1(unsafe { p.cast::<[i8; LANES]>().read_unaligned() }, f32::from)
     }
     #[inline(always)]
-    unsafe fn f16(bits: u16) -> f32 {
-        f16_to_f32(bits)
-    }
-    #[inline(always)]
     unsafe fn store_f16(p: *mut u8, v: F) {
         // SAFETY: the caller gives room for LANES 16-bit values.
         unsafe {
@@ -130,82 +136,92 @@ impl Simd for Scalar {
         }
     }
     #[inline(always)]
-    unsafe fn lookup(src: &[u8; 16], table: &[u8; 16], out: &mut [u8; 32]) {
-        for j in 0..16 {
-            out[j] = table[usize::from(src[j] & 15)];
-            out[j + 16] = table[usize::from(src[j] >> 4)];
-        }
-    }
-    #[inline(always)]
-    unsafe fn five_bits(src: &[u8; 16], bits: u32, out: &mut [u8; 32]) {
-        for j in 0..16 {
-            out[j] = (src[j] & 15) | (((bits >> j) & 1) << 4) as u8;
-            out[j + 16] = (src[j] >> 4) | (((bits >> (j + 16)) & 1) << 4) as u8;
-        }
-    }
-    #[inline(always)]
-    unsafe fn scales(bytes: [i8; 16], d: f32, out: &mut [f32; 16]) {
-        for g in 0..16 {
-            out[g] = d * f32::from(bytes[g]);
-        }
-    }
-    #[inline(always)]
-    unsafe fn scales32(bytes: [u8; 8], d: f32, out: &mut [f32; 16]) {
-        for g in 0..16 {
-            out[g] = d * f32::from(bytes[g / 2] as i8);
-        }
-    }
-    #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}
 
     #[inline(always)]
-    unsafe fn acc_zero() -> [f32; 16] {
-        [0.0; 16]
+    unsafe fn splat_int(x: i32) -> I {
+        [x as u32; LANES]
     }
     #[inline(always)]
-    unsafe fn acc_sum(a: [f32; 16]) -> f32 {
-        let mut r = [0.0; LANES];
+    unsafe fn load_int(p: *const u8) -> I {
+        // SAFETY: the caller gives four readable bytes for each lane.
+        unsafe { p.cast::<I>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn repeat(p: *const u8) -> I {
+        // SAFETY: the caller gives four readable bytes.
+        [unsafe { p.cast::<u32>().read_unaligned() }; LANES]
+    }
+    #[inline(always)]
+    unsafe fn widen(p: *const u8) -> I {
+        let mut r = [0; LANES];
         for i in 0..LANES {
-            r[i] = a[i] + a[i + LANES];
+            // SAFETY: the caller gives a readable byte for each lane.
+            r[i] = u32::from(unsafe { *p.add(i) });
         }
-        // SAFETY: plain arithmetic at this level.
-        unsafe { Self::sum(r) }
+        r
     }
     #[inline(always)]
-    unsafe fn dot_chunk<const KIND: u8, const R: usize, const C: usize>(
-        acc: &mut [[[f32; 16]; C]; R],
-        w: [*const WeightChunk; R],
-        x: [*const XChunk; C],
-        offset: f32,
-    ) {
-        for r in 0..R {
-            // SAFETY: the caller gives valid chunks.
-            let w = unsafe { &*w[r] };
-            for c in 0..C {
-                // SAFETY: the caller gives valid chunks.
-                let x = unsafe { &*x[c] };
-                let acc = &mut acc[r][c];
-                for g in 0..16 {
-                    let mut dot = 0i32;
-                    for i in GROUP * g..GROUP * (g + 1) {
-                        dot += i32::from(i16::from(w.q[i])) * i32::from(i16::from(x.q[i]));
-                    }
-                    // Integers below 2^24: conversion and offset are exact.
-                    let mut dot = dot as f32;
-                    if KIND != MIN {
-                        dot -= offset * x.sum[g];
-                    }
-                    acc[g] += w.s[g] * x.s[g] * dot;
-                    if KIND == MIN {
-                        acc[g] += w.m[g] * x.scaled_sum[g];
-                    }
-                }
+    unsafe fn and(a: I, b: I) -> I {
+        int2(a, b, |a, b| a & b)
+    }
+    #[inline(always)]
+    unsafe fn or(a: I, b: I) -> I {
+        int2(a, b, |a, b| a | b)
+    }
+    #[inline(always)]
+    unsafe fn shift_right(a: I, n: u32) -> I {
+        let mask = 0xffff_u32 >> n;
+        int2(a, a, |a, _| (a >> n) & (mask | mask << 16))
+    }
+    #[inline(always)]
+    unsafe fn shift_left(a: I, n: u32) -> I {
+        let mask = 0xffff_u32 >> n;
+        int2(a, a, |a, _| (a & (mask | mask << 16)) << n)
+    }
+    #[inline(always)]
+    unsafe fn to_float(a: I) -> F {
+        map1(a, |x| x as i32 as f32)
+    }
+    #[inline(always)]
+    unsafe fn pairs(a: I, b: I) -> I {
+        let half = |x: u32, i: u32| i32::from((x >> (16 * i)) as i16);
+        int2(a, b, |a, b| {
+            (half(a, 0) * half(b, 0) + half(a, 1) * half(b, 1)) as u32
+        })
+    }
+    #[inline(always)]
+    unsafe fn table(values: &[u8; 16]) -> I {
+        let mut r = [0; LANES];
+        for i in 0..4 {
+            let v = &values[4 * i..];
+            r[i] = u32::from_le_bytes([v[0], v[1], v[2], v[3]]);
+        }
+        r
+    }
+    #[inline(always)]
+    unsafe fn lookup(table: I, index: I) -> I {
+        let value = |x: u32| (table[x as usize / 4 % 4] >> (8 * (x % 4))) & 255;
+        int2(index, index, |x, _| {
+            let b = x.to_le_bytes().map(u32::from);
+            value(b[0]) | value(b[1]) << 8 | value(b[2]) << 16 | value(b[3]) << 24
+        })
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: I, w: I, x: I) -> I {
+        let mut r = acc;
+        for i in 0..LANES {
+            let (w, x) = (w[i].to_le_bytes(), x[i].to_le_bytes());
+            for j in 0..4 {
+                r[i] = r[i].wrapping_add((i32::from(w[j]) * i32::from(x[j] as i8)) as u32);
             }
         }
+        r
     }
-    unsafe fn tile(kind: u8, t: &super::matmul::Tile) {
-        // SAFETY: passes the caller's promise on.
-        unsafe { super::matmul::tile_by_kind::<Self, 1>(kind, t) }
+    #[inline(always)]
+    unsafe fn dot_wide(acc: I, w: I, x: I) -> I {
+        // SAFETY: plain arithmetic, exact for all bytes.
+        unsafe { Self::dot(acc, w, x) }
     }
 }
 

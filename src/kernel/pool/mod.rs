@@ -23,13 +23,12 @@ use std::time::{Duration, Instant};
 pub use system::available_cpus;
 
 use super::KernelError;
-use super::chunk::WeightChunk;
 use crate::memory;
 
 /// Stack of a worker, in bytes; kernels need a few kilobytes.
 const STACK: usize = 2 << 20;
-/// Scratch memory of a worker for unpacked weights, in bytes.
-const SCRATCH: usize = 512 << 10;
+/// Scratch memory of a worker for scales of weights and copied activations, in bytes.
+pub(super) const SCRATCH: usize = 640 << 10;
 /// How long an idle worker spins before it sleeps: longer than the pauses inside a decode step.
 const SPIN: Duration = Duration::from_micros(200);
 /// The same where there are more threads than CPUs, and spinning would take time from a thread with work.
@@ -91,7 +90,7 @@ struct Shared {
     done: Condvar,
     stop: AtomicBool,
     spin: Duration,
-    scratch: Vec<UnsafeCell<Vec<WeightChunk>>>,
+    scratch: Vec<UnsafeCell<Vec<u8>>>,
 }
 
 // SAFETY: `task` is written only while no worker is joined and none can join (state is closed) and read only by joined
@@ -145,10 +144,9 @@ impl ThreadPool {
         }
         let mut scratch = memory::with_capacity(threads, "a thread pool")?;
         for _ in 0..threads {
-            let chunks = SCRATCH / size_of::<WeightChunk>();
             scratch.push(UnsafeCell::new(memory::filled(
-                WeightChunk::ZERO,
-                chunks,
+                0,
+                SCRATCH,
                 "a worker's scratch memory",
             )?));
         }
@@ -260,7 +258,7 @@ impl ThreadPool {
         clippy::mut_from_ref,
         reason = "each worker has its own, as the safety rule says"
     )]
-    pub(crate) unsafe fn scratch(&self, worker: usize) -> &mut [WeightChunk] {
+    pub(crate) unsafe fn scratch(&self, worker: usize) -> &mut [u8] {
         // SAFETY: exclusive by the caller's promise.
         unsafe { &mut *self.shared.scratch[worker].get() }
     }

@@ -122,7 +122,8 @@ fn row_operations_stay_inside_their_slices() {
 #[test]
 fn matrix_products_stay_inside_their_slices() {
     let pool = pool(1);
-    let (mut gw, mut gx, mut gy) = (
+    let (mut gw, mut gt, mut gx, mut gy) = (
+        Guarded::new(1 << 16),
         Guarded::new(1 << 16),
         Guarded::new(1 << 15),
         Guarded::new(1 << 12),
@@ -136,18 +137,25 @@ fn matrix_products_stay_inside_their_slices() {
             };
             for &n_in in widths {
                 for n_out in [1, 4, 7, 18] {
-                    for rows in [1, 3, 4, 6] {
+                    for rows in [1, 3, 4, 6, 8] {
                         for precision in [Precision::Int8, Precision::Exact] {
                             for at_end in [true, false] {
                                 let bytes = random_weights(ty, n_in * n_out, &mut Rng(1));
                                 let w = gw.slice::<u8>(bytes.len(), at_end);
                                 w.copy_from_slice(&bytes);
+                                let packed = pack(&pool, ty, n_in, n_out, w).unwrap();
+                                let tail = gt.slice::<u8>(packed.len(), at_end);
+                                tail.copy_from_slice(&packed);
                                 let x = gx.slice::<f32>(n_in * rows, at_end);
                                 x.copy_from_slice(&Rng(2).vec(n_in * rows));
                                 let y = gy.slice::<f32>(n_out * rows, at_end);
                                 let mut a = Activations::new(rows, n_in).unwrap();
-                                a.set(k, x, rows, n_in, true).unwrap();
-                                let w = Matrix::new(ty, n_in, n_out, w).unwrap();
+                                let forms = Forms {
+                                    floats: true,
+                                    bytes: ty.is_quantized(),
+                                };
+                                a.set(k, &pool, x, rows, n_in, forms).unwrap();
+                                let w = Matrix::new(ty, n_in, n_out, w, tail).unwrap();
                                 matmul(k, &pool, &a, &mut [MatmulJob::new(w, y).precision(precision)])
                                     .unwrap();
                             }

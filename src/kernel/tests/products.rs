@@ -26,10 +26,18 @@ impl Case {
             x: rng.vec(n_in * rows),
         }
     }
+    fn forms(&self) -> Forms {
+        Forms {
+            floats: true,
+            bytes: self.ty.is_quantized(),
+        }
+    }
     fn run(&self, k: &Kernels, pool: &ThreadPool, precision: Precision) -> Vec<f32> {
-        let w = Matrix::new(self.ty, self.n_in, self.n_out, &self.weights).unwrap();
+        let w = Packed::new(pool, self.ty, self.n_in, self.n_out, &self.weights).unwrap();
+        let w = w.matrix().unwrap();
         let mut a = Activations::new(1, 32).unwrap();
-        a.set(k, &self.x, self.rows, self.n_in, true).unwrap();
+        a.set(k, pool, &self.x, self.rows, self.n_in, self.forms())
+            .unwrap();
         let mut out = vec![f32::NAN; self.rows * self.n_out];
         matmul(
             k,
@@ -269,7 +277,7 @@ fn a_result_does_not_depend_on_threads_nor_on_the_other_rows() {
                         "{k:?} {ty} {pool:?}"
                     );
                 }
-                for rows in [1, 2, 3, 5, 18] {
+                for rows in [1, 2, 3, 5, 8, 13, 18] {
                     let some = Case {
                         rows,
                         x: all.x[..rows * n_in].to_vec(),
@@ -279,12 +287,15 @@ fn a_result_does_not_depend_on_threads_nor_on_the_other_rows() {
                     let y = some.run(k, &pools[1], precision);
                     assert_eq!(bits(&y), bits(&expected[..rows * 61]), "{k:?} {ty} {rows} rows");
                 }
-                let w = Matrix::new(ty, n_in, 61, &all.weights).unwrap();
+                let w = Packed::new(&pools[0], ty, n_in, 61, &all.weights).unwrap();
                 let mut a = Activations::new(32, n_in).unwrap();
-                a.set(k, &all.x, 32, n_in, true).unwrap();
-                for subset in [&[31u32][..], &[4, 4, 0], &[7, 30, 2, 9, 1]] {
+                a.set(k, &pools[0], &all.x, 32, n_in, all.forms()).unwrap();
+                let many: Vec<u32> = (0..29).map(|i| i * 11 % 32).collect();
+                for subset in [&[31u32][..], &[4, 4, 0], &[7, 30, 2, 9, 1], &many] {
                     let mut y = vec![0.0; subset.len() * 61];
-                    let job = MatmulJob::new(w, &mut y).rows(subset).precision(precision);
+                    let job = MatmulJob::new(w.matrix().unwrap(), &mut y)
+                        .rows(subset)
+                        .precision(precision);
                     matmul(k, &pools[1], &a, &mut [job]).unwrap();
                     for (y, &r) in y.chunks(61).zip(subset) {
                         assert_eq!(
@@ -307,7 +318,7 @@ fn several_weights_of_different_types_share_one_call() {
         let n_in = 512;
         let x = rng.vec(3 * n_in);
         let mut a = Activations::new(3, n_in).unwrap();
-        a.set(k, &x, 3, n_in, true).unwrap();
+        a.set(k, &pool, &x, 3, n_in, Forms::ALL).unwrap();
         let shapes = [
             (TensorType::Q4_K, 100),
             (TensorType::F32, 7),
@@ -316,9 +327,12 @@ fn several_weights_of_different_types_share_one_call() {
         ];
         let data: Vec<_> = shapes
             .iter()
-            .map(|&(ty, n)| random_weights(ty, n * n_in, &mut rng))
+            .map(|&(ty, n)| {
+                let rows = random_weights(ty, n * n_in, &mut rng);
+                Packed::new(&pool, ty, n_in, n, &rows).unwrap()
+            })
             .collect();
-        let matrix = |i: usize| Matrix::new(shapes[i].0, n_in, shapes[i].1, &data[i]).unwrap();
+        let matrix = |i: usize| data[i].matrix().unwrap();
         let alone: Vec<Vec<f32>> = (0..4)
             .map(|i| {
                 let mut y = vec![0.0; 3 * shapes[i].1];
@@ -361,43 +375,36 @@ fn a_row_wider_than_the_scratch_memory_gives_the_same_bits() {
 #[test]
 fn activations_are_quantized_to_the_same_bytes_at_every_level() {
     let mut rng = Rng(1);
-    let mut x = rng.vec(256);
+    let n = 256;
+    let mut x = rng.vec(3 * n);
     x[32..64].fill(0.0);
     x[64..96].iter_mut().for_each(|v| *v *= 1e-38);
     x[96..128].iter_mut().for_each(|v| *v *= 1e38);
     x[130] = 127.5 / 127.0;
     for k in levels() {
-        for n in [32, 160, 256] {
-            let mut c = chunk::XChunk::ZERO;
-            k.quantize_chunk(&x[..n], &mut c);
-            let slot = match k.level() {
-                #[cfg(target_arch = "x86_64")]
-                CpuLevel::Avx2 => <x86_64::avx2::Avx2 as simd::Simd>::SLOT,
-                #[cfg(target_arch = "x86_64")]
-                CpuLevel::Avx512 => <x86_64::avx512::Avx512 as simd::Simd>::SLOT,
-                _ => std::array::from_fn(|i| i),
-            };
-            for (b, x) in x[..n].chunks(32).enumerate() {
+        // Three rows in a panel of four columns, the last of which repeats the third.
+        let mut panel = vec![0u8; generic::matmul::x_panel_bytes(n, 4)];
+        k.quantize_panel(&x, n, 4, &mut panel);
+        for (b, block) in panel.chunks(4 * generic::matmul::X_BLOCK).enumerate() {
+            for c in 0..4 {
+                let x = &x[c.min(2) * n + 32 * b..][..32];
                 let largest = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));
                 let scale = if largest < 1e-35 { 0.0 } else { largest / 127.0 };
-                let mut sums = [0i32; 2];
+                let mut sums = [0i16; 2];
                 for (i, v) in x.iter().enumerate() {
                     let q = if scale == 0.0 {
                         0
                     } else {
-                        (v * (127.0 / largest)).round_ties_even() as i32
+                        (v * (127.0 / largest)).round_ties_even() as i8
                     };
-                    assert_eq!(i32::from(c.q[32 * b + i]), q, "{k:?} block {b}");
-                    sums[i / 16] += q;
+                    assert_eq!(block[32 * c + i] as i8, q, "{k:?} block {b}");
+                    sums[i / 16] += i16::from(q);
                 }
-                for half in 0..2 {
-                    let at = slot[2 * b + half];
-                    assert_eq!(c.s[at].to_bits(), scale.to_bits());
-                    assert_eq!(c.sum[at], sums[half] as f32);
-                    assert_eq!(c.scaled_sum[at].to_bits(), (scale * sums[half] as f32).to_bits());
+                assert_eq!(block[128 + 4 * c..][..4], scale.to_le_bytes());
+                for (i, sum) in sums.iter().enumerate() {
+                    assert_eq!(block[144 + 4 * c + 2 * i..][..2], sum.to_le_bytes());
                 }
             }
-            assert!(c.q[n..].iter().all(|&q| q == 0));
         }
     }
 }
@@ -423,26 +430,34 @@ fn an_activation_that_is_not_finite_makes_its_row_nan_and_no_other() {
 fn shapes_that_do_not_fit_are_errors_that_say_what_was_expected() {
     let k = Kernels::for_level(CpuLevel::Scalar).unwrap();
     let pool = pool(1);
-    let e = Matrix::new(TensorType::Q4_K, 256, 2, &[0; 287])
-        .unwrap_err()
-        .to_string();
+    let matrix = |ty, n_in, n_out, bytes: usize| {
+        Packed::new(&pool, ty, n_in, n_out, &vec![0; bytes]).map_err(|e| e.to_string())
+    };
+    let e = matrix(TensorType::Q4_K, 256, 2, 287).unwrap_err();
     assert!(e.contains("288") && e.contains("287"), "{e}");
-    let e = Matrix::new(TensorType::Q4_K, 100, 2, &[])
-        .unwrap_err()
-        .to_string();
+    let e = matrix(TensorType::Q4_K, 100, 2, 0).unwrap_err();
     assert!(e.contains("blocks of 256"), "{e}");
-    let e = Matrix::new(TensorType::IQ2_S, 256, 1, &[0; 82])
-        .unwrap_err()
-        .to_string();
+    let e = matrix(TensorType::IQ2_S, 256, 1, 82).unwrap_err();
     assert!(e.contains("IQ2_S"), "{e}");
-    assert!(Matrix::new(TensorType::F32, usize::MAX / 2, usize::MAX / 2, &[]).is_err());
-    assert!(Matrix::new(TensorType::F32, 0, 5, &[]).is_err());
+    assert!(matrix(TensorType::F32, usize::MAX / 2, usize::MAX / 2, 0).is_err());
+    assert!(matrix(TensorType::F32, 0, 5, 0).is_err());
+    let e = Matrix::new(TensorType::Q8_0, 32, 2, &[0; 68], &[]).unwrap_err();
+    assert!(e.to_string().contains("last panel of 544 bytes"), "{e}");
 
-    let data = [0u8; 34 * 2];
-    let w = Matrix::new(TensorType::Q8_0, 32, 2, &data).unwrap();
+    let w = matrix(TensorType::Q8_0, 32, 2, 68).unwrap();
+    let w = w.matrix().unwrap();
+    let bytes = Forms {
+        floats: false,
+        bytes: true,
+    };
+    let floats = Forms {
+        floats: true,
+        bytes: false,
+    };
     let mut a = Activations::new(2, 32).unwrap();
-    assert!(a.set(k, &[0.0; 63], 2, 32, true).is_err());
-    a.set(k, &[0.0; 64], 2, 32, false).unwrap();
+    assert!(a.set(k, &pool, &[0.0; 63], 2, 32, bytes).is_err());
+    assert!(a.set(k, &pool, &[0.0; 60], 2, 30, bytes).is_err());
+    a.set(k, &pool, &[0.0; 64], 2, 32, floats).unwrap();
     let mut y = [0.0; 4];
     let mut run = |a: &Activations, len: usize, rows: Option<&[u32]>| {
         let mut job = MatmulJob::new(w, &mut y[..len]);
@@ -456,24 +471,35 @@ fn shapes_that_do_not_fit_are_errors_that_say_what_was_expected() {
             .unwrap_err()
             .contains("quantized for level scalar")
     );
-    a.set(k, &[0.0; 64], 2, 32, true).unwrap();
+    a.set(k, &pool, &[0.0; 64], 2, 32, bytes).unwrap();
     assert!(run(&a, 3, None).unwrap_err().contains("2 · 2 values"));
     assert!(run(&a, 4, Some(&[0, 2])).unwrap_err().contains("below 2"));
     assert!(run(&a, 4, Some(&[1, 0])).is_ok());
-    a.set(k, &[0.0; 64], 1, 64, true).unwrap();
+    a.set(k, &pool, &[0.0; 64], 1, 64, bytes).unwrap();
     assert!(run(&a, 2, None).unwrap_err().contains("width 32"));
     for l in levels() {
-        a.set(l, &[0.0; 64], 2, 32, true).unwrap();
+        a.set(l, &pool, &[0.0; 64], 2, 32, bytes).unwrap();
         assert_eq!(run(&a, 4, None).is_ok(), l.level() == CpuLevel::Scalar);
     }
     assert!(Activations::new(usize::MAX / 8, 1 << 40).is_err());
 }
 
 #[test]
-fn a_matrix_gives_its_rows() {
-    let data: Vec<u8> = (0..36).collect();
-    let w = Matrix::new(TensorType::Q4_0, 32, 2, &data).unwrap();
-    assert_eq!(w.row(1), Some(&data[18..]));
-    assert_eq!(w.row(2), None);
-    assert_eq!(w.row(usize::MAX), None);
+fn a_matrix_gives_its_rows_bit_for_bit() {
+    let pool = pool(2);
+    for ty in supported() {
+        let n_in = 2 * ty.block_len().max(16);
+        let case = Case::random(ty, n_in, 35, 1, 4);
+        let w = Packed::new(&pool, ty, n_in, 35, &case.weights).unwrap();
+        let w = w.matrix().unwrap();
+        let mut row = vec![0.0; n_in];
+        for i in 0..35 {
+            w.read_row(i, &mut row).unwrap();
+            assert_eq!(bits(&row), bits(&case.weight_row(i)), "{ty} row {i}");
+        }
+        for beyond in [35, usize::MAX] {
+            let e = w.read_row(beyond, &mut row).unwrap_err().to_string();
+            assert!(e.contains("a row below 35"), "{e}");
+        }
+    }
 }

@@ -7,26 +7,19 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernel::chunk::{WeightChunk, XChunk};
-use crate::kernel::generic::matmul::{Tile, tile_by_kind};
-use crate::kernel::simd::{MIN, Simd, WIDE, group_in_slot, pair_in_slot};
+use crate::kernel::simd::Simd;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2;
 
-/// Byte shuffles that bring scales to slot order.
-static GROUPS: [i8; 16] = group_in_slot(Avx2::SLOT);
-static PAIRS: [i8; 16] = pair_in_slot(Avx2::SLOT);
-
 // The safety of every block below is that of the trait: the CPU has AVX2, FMA and F16C, and pointers are valid.
 impl Simd for Avx2 {
     const LANES: usize = 8;
-    /// The pairwise sums of four steps of 32 values leave the even groups of a half chunk in the lower 128 bits, the odd
-    /// ones in the upper.
-    const SLOT: [usize; 16] = [0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15];
-    const TILE: (usize, usize) = (2, 4);
+    const MAX_COLUMNS: usize = 4;
+    const TILE_ROWS: usize = 1;
+    const WIDE_BIAS: i16 = 0;
     type F = __m256;
-    type Acc = __m256;
+    type I = __m256i;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {
@@ -128,71 +121,9 @@ impl Simd for Avx2 {
         unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
     }
     #[inline(always)]
-    unsafe fn f16(bits: u16) -> f32 {
-        // SAFETY: see above.
-        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits)))) }
-    }
-    #[inline(always)]
     unsafe fn store_f16(p: *mut u8, v: __m256) {
         // SAFETY: see above.
         unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(v)) }
-    }
-    #[inline(always)]
-    unsafe fn lookup(src: &[u8; 16], table: &[u8; 16], out: &mut [u8; 32]) {
-        // SAFETY: see above.
-        unsafe {
-            let (b, table) = (
-                _mm_loadu_si128(src.as_ptr().cast()),
-                _mm_loadu_si128(table.as_ptr().cast()),
-            );
-            let nibble = _mm_set1_epi8(15);
-            let low = _mm_shuffle_epi8(table, _mm_and_si128(b, nibble));
-            let high = _mm_shuffle_epi8(table, _mm_and_si128(_mm_srli_epi16::<4>(b), nibble));
-            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_set_m128i(high, low));
-        }
-    }
-    #[inline(always)]
-    unsafe fn five_bits(src: &[u8; 16], bits: u32, out: &mut [u8; 32]) {
-        // SAFETY: see above.
-        unsafe {
-            let b = _mm_loadu_si128(src.as_ptr().cast());
-            let both = _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16::<4>(b), b), _mm256_set1_epi8(15));
-            // Each byte of the word to eight lanes, then the lane's own bit of it.
-            let byte = _mm256_setr_epi64x(
-                0,
-                0x0101_0101_0101_0101,
-                0x0202_0202_0202_0202,
-                0x0303_0303_0303_0303,
-            );
-            let bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64 as i64);
-            let spread = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(bits as i32), byte), bit);
-            let fifth = _mm256_and_si256(_mm256_cmpeq_epi8(spread, bit), _mm256_set1_epi8(16));
-            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm256_or_si256(both, fifth));
-        }
-    }
-    #[inline(always)]
-    unsafe fn scales(bytes: [i8; 16], d: f32, out: &mut [f32; 16]) {
-        // SAFETY: see above.
-        unsafe {
-            let order = _mm_loadu_si128((&raw const GROUPS).cast());
-            scaled(
-                _mm_shuffle_epi8(_mm_loadu_si128(bytes.as_ptr().cast()), order),
-                d,
-                out,
-            );
-        }
-    }
-    #[inline(always)]
-    unsafe fn scales32(bytes: [u8; 8], d: f32, out: &mut [f32; 16]) {
-        // SAFETY: see above.
-        unsafe {
-            let order = _mm_loadu_si128((&raw const PAIRS).cast());
-            scaled(
-                _mm_shuffle_epi8(_mm_cvtsi64_si128(i64::from_le_bytes(bytes)), order),
-                d,
-                out,
-            );
-        }
     }
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
@@ -201,102 +132,104 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn acc_zero() -> __m256 {
+    unsafe fn splat_int(x: i32) -> __m256i {
         // SAFETY: see above.
-        unsafe { _mm256_setzero_ps() }
+        unsafe { _mm256_set1_epi32(x) }
     }
     #[inline(always)]
-    unsafe fn acc_sum(a: __m256) -> f32 {
+    unsafe fn load_int(p: *const u8) -> __m256i {
         // SAFETY: see above.
-        unsafe { Self::sum(a) }
+        unsafe { _mm256_loadu_si256(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn dot_chunk<const KIND: u8, const R: usize, const C: usize>(
-        acc: &mut [[__m256; C]; R],
-        w: [*const WeightChunk; R],
-        x: [*const XChunk; C],
-        offset: f32,
-    ) {
-        // SAFETY: see above; chunks are aligned to 64 bytes.
+    unsafe fn repeat(p: *const u8) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_set1_epi32(p.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn widen(p: *const u8) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn and(a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_and_si256(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn or(a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_or_si256(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn shift_right(a: __m256i, n: u32) -> __m256i {
+        // SAFETY: see above.
         unsafe {
-            let ones = _mm256_set1_epi16(1);
-            for half in 0..2 {
-                for r in 0..R {
-                    let wp: *const __m256i = (&raw const (*w[r]).q).cast::<__m256i>().add(4 * half);
-                    let mut q = [_mm256_setzero_si256(); 4];
-                    for i in 0..4 {
-                        q[i] = _mm256_load_si256(wp.add(i));
-                        if KIND == WIDE {
-                            q[i] = _mm256_xor_si256(q[i], _mm256_set1_epi8(-128));
-                        }
-                    }
-                    let ws = _mm256_load_ps((&raw const (*w[r]).s).cast::<f32>().add(8 * half));
-                    for c in 0..C {
-                        let xp: *const __m256i = (&raw const (*x[c]).q).cast::<__m256i>().add(4 * half);
-                        let mut d = [_mm256_setzero_si256(); 4];
-                        for i in 0..4 {
-                            let xq = _mm256_load_si256(xp.add(i));
-                            let pairs = if KIND == WIDE {
-                                _mm256_maddubs_epi16(_mm256_abs_epi8(q[i]), _mm256_sign_epi8(xq, q[i]))
-                            } else {
-                                _mm256_maddubs_epi16(q[i], xq)
-                            };
-                            d[i] = _mm256_madd_epi16(pairs, ones);
-                        }
-                        let sums =
-                            _mm256_hadd_epi32(_mm256_hadd_epi32(d[0], d[1]), _mm256_hadd_epi32(d[2], d[3]));
-                        let mut dot = _mm256_cvtepi32_ps(sums);
-                        if KIND != WIDE && KIND != MIN {
-                            // Integers below 2^24: exact.
-                            dot = _mm256_fnmadd_ps(
-                                _mm256_set1_ps(offset),
-                                half_of(half, &raw const (*x[c]).sum),
-                                dot,
-                            );
-                        }
-                        let scale = _mm256_mul_ps(ws, half_of(half, &raw const (*x[c]).s));
-                        acc[r][c] = _mm256_fmadd_ps(scale, dot, acc[r][c]);
-                        if KIND == MIN {
-                            let m = half_of(half, &raw const (*w[r]).m);
-                            acc[r][c] =
-                                _mm256_fmadd_ps(m, half_of(half, &raw const (*x[c]).scaled_sum), acc[r][c]);
-                        }
-                    }
-                }
+            match n {
+                1 => _mm256_srli_epi16::<1>(a),
+                2 => _mm256_srli_epi16::<2>(a),
+                3 => _mm256_srli_epi16::<3>(a),
+                4 => _mm256_srli_epi16::<4>(a),
+                5 => _mm256_srli_epi16::<5>(a),
+                6 => _mm256_srli_epi16::<6>(a),
+                7 => _mm256_srli_epi16::<7>(a),
+                _ => a,
             }
         }
     }
     #[inline(always)]
-    unsafe fn tile(kind: u8, t: &Tile) {
-        // SAFETY: passes the caller's promise on.
-        unsafe { tile(kind, t) }
+    unsafe fn shift_left(a: __m256i, n: u32) -> __m256i {
+        // SAFETY: see above.
+        unsafe {
+            match n {
+                1 => _mm256_slli_epi16::<1>(a),
+                2 => _mm256_slli_epi16::<2>(a),
+                3 => _mm256_slli_epi16::<3>(a),
+                4 => _mm256_slli_epi16::<4>(a),
+                5 => _mm256_slli_epi16::<5>(a),
+                6 => _mm256_slli_epi16::<6>(a),
+                7 => _mm256_slli_epi16::<7>(a),
+                _ => a,
+            }
+        }
     }
-}
-
-/// One half of 16 scales or sums in slot order.
-#[inline(always)]
-unsafe fn half_of(half: usize, p: *const [f32; 16]) -> __m256 {
-    // SAFETY: the caller gives an array of an aligned chunk.
-    unsafe { _mm256_load_ps(p.cast::<f32>().add(8 * half)) }
-}
-
-/// d times 16 signed bytes.
-#[inline(always)]
-unsafe fn scaled(bytes: __m128i, d: f32, out: &mut [f32; 16]) {
-    // SAFETY: see above; `out` has 16 values.
-    unsafe {
-        let d = _mm256_set1_ps(d);
-        let low = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
-        let high = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes)));
-        _mm256_storeu_ps(out.as_mut_ptr(), _mm256_mul_ps(d, low));
-        _mm256_storeu_ps(out.as_mut_ptr().add(8), _mm256_mul_ps(d, high));
+    #[inline(always)]
+    unsafe fn to_float(a: __m256i) -> Self::F {
+        // SAFETY: see above.
+        unsafe { _mm256_cvtepi32_ps(a) }
     }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tile(kind: u8, t: &Tile) {
-    // SAFETY: passes the caller's promise on.
-    unsafe { tile_by_kind::<Avx2, 2>(kind, t) }
+    #[inline(always)]
+    unsafe fn pairs(a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_madd_epi16(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn table(values: &[u8; 16]) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(values.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    unsafe fn lookup(table: __m256i, index: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_shuffle_epi8(table, index) }
+    }
+    #[inline(always)]
+    unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe {
+            let pairs = _mm256_maddubs_epi16(w, x);
+            _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_wide(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe {
+            let w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+            _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
 }
 
 /// Entry points and function table of the level.
