@@ -3,6 +3,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#ifdef WITH_OTHER
+/* Of another static library with a Rust standard library inside: the sum of the lengths of the first n numbers. */
+unsigned other_sum(unsigned n);
+#endif
+
 int main(int argc, char **argv) {
   infer_error *error = NULL;
   infer_model *model = NULL;
@@ -29,6 +34,11 @@ int main(int argc, char **argv) {
   infer_model_free(model);
   if (generated == 0 || strcmp(infer_version(), INFER_VERSION) != 0)
     return 1;
+#ifdef WITH_OTHER
+  /* 10 numbers of one digit, 10 of two; 7 panics inside and is caught. */
+  if (other_sum(20) != 30 || other_sum(7) != 0)
+    return 1;
+#endif
   printf("infer %s\n", infer_version());
   return 0;
 }
