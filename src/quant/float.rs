@@ -53,6 +53,24 @@ pub(super) fn dequantize_bf16(src: &[u8], dst: &mut [f32]) {
     }
 }
 
+pub(super) fn quantize_f32(src: &[f32], dst: &mut [u8]) {
+    for (b, x) in dst.as_chunks_mut::<4>().0.iter_mut().zip(src) {
+        *b = x.to_le_bytes();
+    }
+}
+
+pub(super) fn quantize_f16(src: &[f32], dst: &mut [u8]) {
+    for (b, x) in dst.as_chunks_mut::<2>().0.iter_mut().zip(src) {
+        *b = half::f16::from_f32_const(*x).to_le_bytes();
+    }
+}
+
+pub(super) fn quantize_bf16(src: &[f32], dst: &mut [u8]) {
+    for (b, x) in dst.as_chunks_mut::<2>().0.iter_mut().zip(src) {
+        *b = f32_to_bf16(*x).to_le_bytes();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

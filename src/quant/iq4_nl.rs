@@ -3,6 +3,8 @@
 //! Nibbles as in Q4_0. Value = d · CODEBOOK\[index\]. Source: gguf-py `quants.py`, class `IQ4_NL`.
 
 use super::float::f16_to_f32;
+use super::quantize::{f16_bytes, nibbles};
+use super::search::{self, inverse, nearest_entry};
 
 /// The non-linear levels of IQ4_NL and IQ4_XS.
 pub const CODEBOOK: [i8; 16] = [
@@ -21,5 +23,19 @@ pub(super) fn dequantize(src: &[u8], dst: &mut [f32]) {
             y[j] = d * f32::from(CODEBOOK[usize::from(b[2 + j] & 15)]);
             y[j + 16] = d * f32::from(CODEBOOK[usize::from(b[2 + j] >> 4)]);
         }
+    }
+}
+
+/// The scale of least squared error weighted by the squares of the values.
+pub(super) fn quantize(src: &[f32], dst: &mut [u8]) {
+    let blocks = dst.as_chunks_mut::<BLOCK_BYTES>().0;
+    for (b, x) in blocks.iter_mut().zip(src.as_chunks::<32>().0) {
+        let d = search::codebook(x, &CODEBOOK);
+        let factor = inverse(d);
+        b[..2].copy_from_slice(&f16_bytes(d));
+        nibbles(
+            &x.map(|v| nearest_entry(&CODEBOOK, v * factor) as u8),
+            &mut b[2..],
+        );
     }
 }

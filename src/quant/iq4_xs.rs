@@ -6,6 +6,8 @@
 
 use super::float::f16_to_f32;
 use super::iq4_nl::CODEBOOK;
+use super::quantize::{f16_bytes, nibbles, through_f16};
+use super::search::{self, extreme, inverse, level, nearest_entry};
 
 /// Sub-scale `s` of 8, −32…31.
 #[inline(always)]
@@ -31,5 +33,34 @@ pub(super) fn dequantize(src: &[u8], dst: &mut [f32]) {
                 y[32 * s + j + 16] = scale * f32::from(CODEBOOK[usize::from(byte >> 4)]);
             }
         }
+    }
+}
+
+/// Scales of least squared error weighted by the squares of the values; the largest gets −32.
+pub(super) fn quantize(src: &[f32], dst: &mut [u8]) {
+    let blocks = dst.as_chunks_mut::<BLOCK_BYTES>().0;
+    for (b, x) in blocks.iter_mut().zip(src.as_chunks::<256>().0) {
+        let subs = x.as_chunks::<32>().0;
+        let mut scales = [0.0; 8];
+        for (scale, x) in scales.iter_mut().zip(subs) {
+            *scale = search::codebook(x, &CODEBOOK);
+        }
+        let d = extreme(&scales) / -32.0;
+        let (factor, d16) = (inverse(d), through_f16(d));
+        b.fill(0);
+        b[..2].copy_from_slice(&f16_bytes(d));
+        let mut high = 0u16;
+        for (s, x) in subs.iter().enumerate() {
+            let sub = level(factor * scales[s], -32.0, 31.0);
+            let stored = (sub + 32.0) as u8;
+            b[4 + s / 2] |= (stored & 15) << (4 * (s % 2));
+            high |= u16::from(stored >> 4) << (2 * s);
+            let factor = inverse(d16 * sub);
+            nibbles(
+                &x.map(|v| nearest_entry(&CODEBOOK, v * factor) as u8),
+                &mut b[8 + 16 * s..],
+            );
+        }
+        b[2..4].copy_from_slice(&high.to_le_bytes());
     }
 }

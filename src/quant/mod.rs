@@ -1,4 +1,4 @@
-//! Tensor element types and their block formats: layout and scalar dequantization, one file per format.
+//! Tensor element types and their block formats: layout, scalar dequantization and quantization, one file per format.
 //!
 //! Every format keeps its values in blocks along a row. The functions here are the readable definition and the
 //! oracle of the tests; the fast paths live in [`crate::kernel`]. Operations are plain multiplications and
@@ -19,6 +19,10 @@ pub mod q5_1;
 pub mod q5_k;
 pub mod q6_k;
 pub mod q8_0;
+mod quantize;
+mod search;
+
+pub use quantize::{QuantizeError, quantize_row};
 
 /// Element type of a GGUF tensor. The numbers are those of the file format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -3,6 +3,9 @@
 //! Nibbles as in Q4_0. The codebook holds the E2M1 values doubled, so the scale is 2^(e − 128).
 //! Source: OCP Microscaling Formats v1.0; gguf-py `quants.py`, class `MXFP4`.
 
+use super::quantize::nibbles;
+use super::search::extreme;
+
 /// Bytes of one block of 32 values.
 pub const BLOCK_BYTES: usize = 17;
 
@@ -28,5 +31,24 @@ pub(super) fn dequantize(src: &[u8], dst: &mut [f32]) {
             y[j] = d * f32::from(CODEBOOK[usize::from(b[1 + j] & 15)]);
             y[j + 16] = d * f32::from(CODEBOOK[usize::from(b[1 + j] >> 4)]);
         }
+    }
+}
+
+/// The exponent is that of the largest magnitude less that of the largest level, as the specification has it; each value
+/// gets the nearest level, the smaller one of two.
+pub(super) fn quantize(src: &[f32], dst: &mut [u8]) {
+    const MIDDLES: [f32; 7] = [0.5, 1.5, 2.5, 3.5, 5.0, 7.0, 10.0];
+    let blocks = dst.as_chunks_mut::<BLOCK_BYTES>().0;
+    for (b, x) in blocks.iter_mut().zip(src.as_chunks::<32>().0) {
+        let max = extreme(x).abs();
+        // The biased exponent; 0 for zero and subnormal numbers, which are below every level but zero.
+        let e = ((max.to_bits() >> 23) as u8).saturating_sub(2);
+        let d = half_scale(e);
+        let code = |v: f32| {
+            let level = MIDDLES.iter().filter(|m| v.abs() > **m * d).count() as u8;
+            if v < 0.0 && level > 0 { level | 8 } else { level }
+        };
+        b[0] = e;
+        nibbles(&x.map(code), &mut b[1..]);
     }
 }

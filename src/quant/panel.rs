@@ -263,7 +263,7 @@ fn values(ty: TensorType, b: &[u8], q: &mut [u8; 256]) {
 }
 
 /// The inverse of [`values`]: fills the packed values of a block.
-fn set_values(ty: TensorType, q: &[u8; 256], b: &mut [u8]) {
+pub(super) fn set_values(ty: TensorType, q: &[u8; 256], b: &mut [u8]) {
     let two_bits = |q: &[u8; 256], b: &mut [u8]| {
         for (i, b) in b.iter_mut().enumerate() {
             *b = (0..4).fold(0, |b, p| b | (q[128 * (i / 32) + 32 * p + i % 32] & 3) << (2 * p));

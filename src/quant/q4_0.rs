@@ -4,6 +4,8 @@
 //! Source: gguf-py `quants.py`, class `Q4_0`.
 
 use super::float::f16_to_f32;
+use super::quantize::{f16_bytes, nibbles};
+use super::search::{extreme, inverse};
 
 /// Bytes of one block of 32 values.
 pub const BLOCK_BYTES: usize = 18;
@@ -17,5 +19,16 @@ pub(super) fn dequantize(src: &[u8], dst: &mut [f32]) {
             y[j] = d * f32::from((b[2 + j] & 15) as i8 - 8);
             y[j + 16] = d * f32::from((b[2 + j] >> 4) as i8 - 8);
         }
+    }
+}
+
+/// The value of largest magnitude gets −8.
+pub(super) fn quantize(src: &[f32], dst: &mut [u8]) {
+    let blocks = dst.as_chunks_mut::<BLOCK_BYTES>().0;
+    for (b, x) in blocks.iter_mut().zip(src.as_chunks::<32>().0) {
+        let d = extreme(x) / -8.0;
+        let factor = inverse(d);
+        b[..2].copy_from_slice(&f16_bytes(d));
+        nibbles(&x.map(|v| ((v * factor + 8.5) as u8).min(15)), &mut b[2..]);
     }
 }

@@ -4,6 +4,8 @@
 //! Source: gguf-py `quants.py`, class `Q4_1`.
 
 use super::float::f16_to_f32;
+use super::quantize::{f16_bytes, nibbles, range};
+use super::search::inverse;
 
 /// Bytes of one block of 32 values.
 pub const BLOCK_BYTES: usize = 20;
@@ -18,5 +20,21 @@ pub(super) fn dequantize(src: &[u8], dst: &mut [f32]) {
             y[j] = d * f32::from(b[4 + j] & 15) + m;
             y[j + 16] = d * f32::from(b[4 + j] >> 4) + m;
         }
+    }
+}
+
+/// The smallest value gets 0, the largest 15.
+pub(super) fn quantize(src: &[f32], dst: &mut [u8]) {
+    let blocks = dst.as_chunks_mut::<BLOCK_BYTES>().0;
+    for (b, x) in blocks.iter_mut().zip(src.as_chunks::<32>().0) {
+        let (low, high) = range(x);
+        let d = (high - low) / 15.0;
+        let factor = inverse(d);
+        b[..2].copy_from_slice(&f16_bytes(d));
+        b[2..4].copy_from_slice(&f16_bytes(low));
+        nibbles(
+            &x.map(|v| (((v - low) * factor + 0.5) as u8).min(15)),
+            &mut b[4..],
+        );
     }
 }

@@ -4,6 +4,8 @@
 //! Value = d · (q − 16). Source: gguf-py `quants.py`, class `Q5_0`.
 
 use super::float::f16_to_f32;
+use super::quantize::{f16_bytes, fifth_bits, nibbles};
+use super::search::{extreme, inverse};
 
 /// Bytes of one block of 32 values.
 pub const BLOCK_BYTES: usize = 22;
@@ -21,5 +23,18 @@ pub(super) fn dequantize(src: &[u8], dst: &mut [f32]) {
             y[j] = d * f32::from(q0 as i8 - 16);
             y[j + 16] = d * f32::from(q1 as i8 - 16);
         }
+    }
+}
+
+/// The value of largest magnitude gets −16.
+pub(super) fn quantize(src: &[f32], dst: &mut [u8]) {
+    let blocks = dst.as_chunks_mut::<BLOCK_BYTES>().0;
+    for (b, x) in blocks.iter_mut().zip(src.as_chunks::<32>().0) {
+        let d = extreme(x) / -16.0;
+        let factor = inverse(d);
+        let q = x.map(|v| ((v * factor + 16.5) as u8).min(31));
+        b[..2].copy_from_slice(&f16_bytes(d));
+        b[2..6].copy_from_slice(&fifth_bits(&q).to_le_bytes());
+        nibbles(&q, &mut b[6..]);
     }
 }

@@ -3,6 +3,8 @@
 //! Bits as in Q5_0. Value = d · q + m. Source: gguf-py `quants.py`, class `Q5_1`.
 
 use super::float::f16_to_f32;
+use super::quantize::{f16_bytes, fifth_bits, nibbles, range};
+use super::search::inverse;
 
 /// Bytes of one block of 32 values.
 pub const BLOCK_BYTES: usize = 24;
@@ -21,5 +23,20 @@ pub(super) fn dequantize(src: &[u8], dst: &mut [f32]) {
             y[j] = d * f32::from(q0) + m;
             y[j + 16] = d * f32::from(q1) + m;
         }
+    }
+}
+
+/// The smallest value gets 0, the largest 31.
+pub(super) fn quantize(src: &[f32], dst: &mut [u8]) {
+    let blocks = dst.as_chunks_mut::<BLOCK_BYTES>().0;
+    for (b, x) in blocks.iter_mut().zip(src.as_chunks::<32>().0) {
+        let (low, high) = range(x);
+        let d = (high - low) / 31.0;
+        let factor = inverse(d);
+        let q = x.map(|v| (((v - low) * factor + 0.5) as u8).min(31));
+        b[..2].copy_from_slice(&f16_bytes(d));
+        b[2..4].copy_from_slice(&f16_bytes(low));
+        b[4..8].copy_from_slice(&fifth_bits(&q).to_le_bytes());
+        nibbles(&q, &mut b[8..]);
     }
 }

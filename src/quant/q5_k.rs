@@ -4,8 +4,11 @@
 //! Sub-blocks and nibbles as in Q4_K; bit `s` of high byte `l` is the fifth bit of value `32·s + l`.
 //! Value = d · scale · q − dmin · min. Source: gguf-py `quants.py`, class `Q5_K`.
 
+use super::TensorType;
 use super::float::f16_to_f32;
-use super::q4_k::sub_scale_min;
+use super::panel;
+use super::q4_k::{quantize_block, sub_scale_min};
+use super::search::Affine;
 
 /// Bytes of one block of 256 values.
 pub const BLOCK_BYTES: usize = 176;
@@ -26,5 +29,20 @@ pub(super) fn dequantize(src: &[u8], dst: &mut [f32]) {
                 y[32 * s + l] = scale * f32::from(low | (high << 4)) - min;
             }
         }
+    }
+}
+
+pub(super) fn quantize(src: &[f32], dst: &mut [u8]) {
+    let how = Affine {
+        n: 31.0,
+        first: -0.5,
+        tries: 15,
+        absolute: false,
+    };
+    let blocks = dst.as_chunks_mut::<BLOCK_BYTES>().0;
+    for (b, x) in blocks.iter_mut().zip(src.as_chunks::<256>().0) {
+        let (head, q) = quantize_block(x, &how);
+        b[..16].copy_from_slice(&head);
+        panel::set_values(TensorType::Q5_K, &q, b);
     }
 }
