@@ -149,8 +149,8 @@ pub(super) struct Affine {
     pub absolute: bool,
 }
 
-/// The scale and the minimum, as a magnitude to be subtracted, for levels 0 … `n`. Values are at least as weighty as
-/// `weights` says.
+/// The scale and the minimum, as a magnitude to be subtracted, for levels 0 … `n`. An error of value `i`
+/// counts `weights[i]` times.
 pub(super) fn affine<const N: usize>(x: &[f32; N], weights: &[f32; N], how: &Affine) -> (f32, f32) {
     let (mut low, mut high) = (x[0], x[0]);
     let (mut w1, mut wx) = (Sum::default(), Sum::default());
@@ -186,11 +186,15 @@ pub(super) fn affine<const N: usize>(x: &[f32; N], weights: &[f32; N], how: &Aff
         }
         sum.total()
     };
-    let levels = |factor: f32| x.map(|v| level(factor * (v - low), 0.0, how.n));
+    // Each try starts from the best minimum so far.
+    let levels = |n: f32, min: f32| {
+        let factor = n / (high - min);
+        x.map(|v| level(factor * (v - min), 0.0, how.n))
+    };
     let mut best = ((high - low) / how.n, low);
-    let mut best_error = error(&levels(how.n / (high - low)), best.0, best.1);
+    let mut best_error = error(&levels(how.n, low), best.0, best.1);
     for step in 0..=how.tries {
-        let levels = levels((how.n + how.first + 0.1 * step as f32) / (high - low));
+        let levels = levels(how.n + how.first + 0.1 * step as f32, best.1);
         let (mut wl, mut wl2, mut wlx) = (Sum::default(), Sum::default(), Sum::default());
         for ((l, x), w) in (levels.as_chunks::<LANES>().0.iter())
             .zip(x.as_chunks::<LANES>().0)
