@@ -1,9 +1,6 @@
 //! `infer logits`: the logits of every position of a token sequence, as a file of raw numbers.
 
-use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use infer::engine::evaluate;
 use infer::options::{EngineOptions, ModelOptions, Object};
@@ -16,6 +13,7 @@ use crate::input::Ids;
 use crate::loading;
 use crate::output::Output;
 use crate::progress::Progress;
+use crate::target::Target;
 
 /// Write the logits of every position of a token sequence to a file.
 ///
@@ -60,7 +58,7 @@ pub fn run(args: &Args, json: bool) -> Outcome {
     let (model, _) = loading::load(&path, &args.loading.options::<ModelOptions>()?)?;
 
     let ids = &args.ids.0;
-    let mut target = Target::create(&args.out)?;
+    let mut target = Target::create(&args.out, "--out")?;
     let mut progress = Progress::new("computing", ids.len() as u64);
     let mut positions = 0;
     let mut failed = None;
@@ -96,68 +94,4 @@ pub fn run(args: &Args, json: bool) -> Outcome {
     }
     out.flush()?;
     Ok(OK)
-}
-
-/// The file being written: a temporary beside the final name, removed unless committed. A name that exists and is
-/// no regular file, such as a pipe, is written directly.
-struct Target {
-    writer: BufWriter<File>,
-    bytes: Vec<u8>,
-    temporary: Option<PathBuf>,
-}
-
-impl Target {
-    fn create(path: &Path) -> Result<Self, Failure> {
-        let direct = path.metadata().is_ok_and(|m| !m.is_file());
-        let temporary = if direct { None } else { Some(beside(path)?) };
-        let opened = match &temporary {
-            None => OpenOptions::new().write(true).open(path),
-            Some(temporary) => OpenOptions::new().write(true).create_new(true).open(temporary),
-        };
-        let file = opened.map_err(|e| Failure::io(&format!("create {}", path.display()), &e))?;
-        Ok(Self {
-            writer: BufWriter::with_capacity(1 << 16, file),
-            bytes: Vec::new(),
-            temporary,
-        })
-    }
-
-    fn row(&mut self, row: &[f32]) -> std::io::Result<()> {
-        self.bytes.clear();
-        self.bytes.extend(row.iter().flat_map(|v| v.to_le_bytes()));
-        self.writer.write_all(&self.bytes)
-    }
-
-    fn commit(mut self, path: &Path) -> Result<(), Failure> {
-        let done = self.writer.flush().and_then(|()| match &self.temporary {
-            Some(temporary) => std::fs::rename(temporary, path),
-            None => Ok(()),
-        });
-        done.map_err(|e| Failure::io(&format!("write {}", path.display()), &e))?;
-        self.temporary = None;
-        Ok(())
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        if let Some(temporary) = &self.temporary {
-            // The failure that leads here is the one to report.
-            let _ = std::fs::remove_file(temporary);
-        }
-    }
-}
-
-/// A name beside `path` that belongs to this process.
-fn beside(path: &Path) -> Result<PathBuf, Failure> {
-    let Some(name) = path.file_name() else {
-        return Err(Failure::Usage(format!(
-            "--out: '{}' does not name a file",
-            path.display()
-        )));
-    };
-    let mut temporary = OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    Ok(path.with_file_name(temporary))
 }

@@ -2,7 +2,7 @@
 //!
 //! One file or folder per subcommand ([`pages`] has two); [`flags`] makes command-line flags of the library's table of options, [`input`]
 //! reads texts and ids, [`demo`] finds the model used without `--model`, [`progress`] draws bars on a terminal,
-//! [`output`] writes to standard output, [`log`] to standard error, [`interrupt`] listens to Ctrl-C, and [`exit`] turns
+//! [`target`] writes files, [`output`] to standard output, [`log`] to standard error, [`interrupt`] listens to Ctrl-C, and [`exit`] turns
 //! results into exit codes.
 
 mod batch;
@@ -20,7 +20,11 @@ mod log;
 mod logits;
 mod output;
 mod pages;
+mod perplexity;
 mod progress;
+mod quantize;
+mod synth;
+mod target;
 mod tokenize;
 
 use std::process::ExitCode;
@@ -49,6 +53,9 @@ enum Command {
     Check(check::Args),
     Tokenize(tokenize::Args),
     Logits(logits::Args),
+    Perplexity(perplexity::Args),
+    Quantize(quantize::Args),
+    Synth(synth::Args),
     Completions(pages::CompletionsArgs),
     Man(pages::ManArgs),
 }
@@ -72,6 +79,9 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(args, cli.json),
         Command::Tokenize(args) => tokenize::run(args, cli.json),
         Command::Logits(args) => logits::run(args, cli.json),
+        Command::Perplexity(args) => perplexity::run(args, cli.json),
+        Command::Quantize(args) => quantize::run(args, cli.json),
+        Command::Synth(args) => synth::run(args, cli.json),
         Command::Completions(args) => pages::completions(args, cli.json),
         Command::Man(args) => pages::man(args, cli.json),
     };

@@ -43,7 +43,7 @@ pub use file::Gguf;
 pub use load::{LoadMode, LoadOptions, TensorBytes, TensorData};
 pub use metadata::{Array, Metadata, Value};
 pub use tensors::TensorInfo;
-pub use writer::GgufWriter;
+pub use writer::{GgufWriter, Source};
 
 /// Longest metadata key in bytes, as the specification has it.
 pub const MAX_KEY_BYTES: u64 = 65_535;

@@ -30,8 +30,13 @@ struct Tensor<'a> {
     name: String,
     dims: Vec<u64>,
     ty: TensorType,
-    data: Cow<'a, [u8]>,
+    n_bytes: u64,
+    /// `None` for a tensor that was declared and comes from a [`Source`].
+    data: Option<Cow<'a, [u8]>>,
 }
+
+/// Hands the bytes of a declared tensor to the function it is given, piece by piece.
+pub type Source<'s> = dyn FnMut(&str, &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> + 's;
 
 impl Default for GgufWriter<'_> {
     fn default() -> Self {
@@ -100,22 +105,39 @@ impl<'a> GgufWriter<'a> {
         ty: TensorType,
         data: impl Into<Cow<'a, [u8]>>,
     ) -> Result<&mut Self> {
-        let (name, data) = (name.into(), data.into());
-        let expected = check_entry(self.tensors.len() as u64, &name, dims, ty)?;
-        let found = data.len() as u64;
-        if expected != found {
-            return Err(GgufError::DataLength {
-                name,
-                expected,
-                found,
-            }
-            .into());
+        self.add(name.into(), dims, ty, Some(data.into()))
+    }
+
+    /// Appends a tensor whose data comes later, from the source of [`GgufWriter::write_file_from`]: files larger than
+    /// memory are written this way.
+    ///
+    /// # Errors
+    /// As [`GgufWriter::tensor`].
+    pub fn declare(&mut self, name: impl Into<String>, dims: &[u64], ty: TensorType) -> Result<&mut Self> {
+        self.add(name.into(), dims, ty, None)
+    }
+
+    fn add(
+        &mut self,
+        name: String,
+        dims: &[u64],
+        ty: TensorType,
+        data: Option<Cow<'a, [u8]>>,
+    ) -> Result<&mut Self> {
+        let n_bytes = check_entry(self.tensors.len() as u64, &name, dims, ty)?;
+        if let Some(data) = &data {
+            check_length(&name, n_bytes, data.len() as u64)?;
         }
         if !self.names.insert(name.clone()) {
             return Err(GgufError::DuplicateTensor(name).into());
         }
-        let dims = dims.to_vec();
-        self.tensors.push(Tensor { name, dims, ty, data });
+        self.tensors.push(Tensor {
+            name,
+            dims: dims.to_vec(),
+            ty,
+            n_bytes,
+            data,
+        });
         Ok(self)
     }
 
@@ -125,12 +147,22 @@ impl<'a> GgufWriter<'a> {
     /// [`Error::Io`] when `out` fails; [`Error::Gguf`] when a number does not fit version 1 or the metadata is
     /// larger than the reader accepts.
     pub fn write_to(&self, out: &mut impl Write) -> Result<()> {
-        self.emit(&self.metadata, &self.tensors, out, Path::new("(output)"))
+        let path = Path::new("(output)");
+        self.emit(&self.metadata, &self.tensors, out, path, &mut no_source)
     }
 
     /// Writes the file at `path`, all or nothing: under a temporary name beside it, then renamed.
     pub fn write_file(&self, path: &Path) -> Result<()> {
-        self.emit_file(&self.metadata, &self.tensors, path)
+        self.emit_file(&self.metadata, &self.tensors, path, &mut no_source)
+    }
+
+    /// As [`GgufWriter::write_file`]; `source` is asked for the declared tensors, one after the other in file order.
+    ///
+    /// # Errors
+    /// As [`GgufWriter::write_file`], what `source` answers, and a tensor of more or fewer bytes than its shape needs.
+    /// Nothing remains under `path` then that was not there before.
+    pub fn write_file_from(&self, path: &Path, source: &mut Source<'_>) -> Result<()> {
+        self.emit_file(&self.metadata, &self.tensors, path, source)
     }
 
     /// Writes `PREFIX-00001-of-0000N.gguf` and so on with at most `max_tensors` tensors each; answers the paths.
@@ -167,20 +199,26 @@ impl<'a> GgufWriter<'a> {
             let mut name = prefix.as_os_str().to_os_string();
             name.push(split::suffix(no.into(), count));
             let path = PathBuf::from(name);
-            self.emit_file(&metadata, &self.tensors[first..last], &path)?;
+            self.emit_file(&metadata, &self.tensors[first..last], &path, &mut no_source)?;
             paths.push(path);
         }
         Ok(paths)
     }
 
-    fn emit_file(&self, metadata: &Metadata, tensors: &[Tensor<'_>], path: &Path) -> Result<()> {
+    fn emit_file(
+        &self,
+        metadata: &Metadata,
+        tensors: &[Tensor<'_>],
+        path: &Path,
+        source: &mut Source<'_>,
+    ) -> Result<()> {
         let mut name = path.as_os_str().to_os_string();
         name.push(format!(".{}.part", std::process::id()));
         let part = PathBuf::from(name);
-        let write = || {
+        let mut write = || {
             let file = File::create(&part).map_err(|e| io("create", &part, e))?;
             let mut out = BufWriter::new(file);
-            self.emit(metadata, tensors, &mut out, &part)?;
+            self.emit(metadata, tensors, &mut out, &part, source)?;
             drop(out);
             std::fs::rename(&part, path).map_err(|e| io("create", path, e))
         };
@@ -196,6 +234,7 @@ impl<'a> GgufWriter<'a> {
         tensors: &[Tensor<'_>],
         out: &mut impl Write,
         path: &Path,
+        source: &mut Source<'_>,
     ) -> Result<()> {
         let alignment = parse::alignment(metadata)?;
         let mut dry = Out::new(std::io::sink(), self.version, path);
@@ -208,11 +247,39 @@ impl<'a> GgufWriter<'a> {
         out.header(metadata, tensors, alignment)?;
         out.pad(alignment)?;
         for t in tensors {
-            out.bytes(&t.data)?;
+            let start = out.written;
+            match &t.data {
+                Some(data) => out.bytes(data)?,
+                None => source(&t.name, &mut |bytes| {
+                    // Told before the disk is filled with what cannot be right.
+                    let found = (out.written - start).saturating_add(bytes.len() as u64);
+                    if found > t.n_bytes {
+                        check_length(&t.name, t.n_bytes, found)?;
+                    }
+                    out.bytes(bytes)
+                })?,
+            }
+            check_length(&t.name, t.n_bytes, out.written - start)?;
             out.pad(alignment)?;
         }
         out.inner.flush().map_err(|e| io("write", path, e))
     }
+}
+
+/// The source of writers without one: declared tensors stay empty, which is an error.
+fn no_source(_: &str, _: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    Ok(())
+}
+
+fn check_length(name: &str, expected: u64, found: u64) -> Result<(), GgufError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(GgufError::DataLength {
+        name: name.to_string(),
+        expected,
+        found,
+    })
 }
 
 /// Little-endian output that knows its position.
@@ -286,12 +353,12 @@ impl<'p, W: Write> Out<'p, W> {
             self.bytes(&t.ty.id().to_le_bytes())?;
             self.bytes(&offset.to_le_bytes())?;
             offset = offset
-                .checked_add(t.data.len() as u64)
+                .checked_add(t.n_bytes)
                 .and_then(|end| end.checked_next_multiple_of(alignment))
                 .ok_or_else(|| GgufError::OffsetOverflow {
                     name: t.name.clone(),
                     offset,
-                    n_bytes: t.data.len() as u64,
+                    n_bytes: t.n_bytes,
                 })?;
         }
         Ok(())
