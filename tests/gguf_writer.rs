@@ -195,3 +195,52 @@ fn an_output_that_fails_is_an_error() {
         Err(infer::Error::Io { .. })
     ));
 }
+
+#[test]
+fn declared_tensors_come_from_the_source_in_file_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("streamed.gguf");
+    let mut writer = GgufWriter::new();
+    writer.declare("a", &[4], TensorType::F32).unwrap();
+    writer
+        .tensor("b", &[2], TensorType::F16, vec![1, 2, 3, 4])
+        .unwrap();
+    writer.declare("c", &[32], TensorType::Q8_0).unwrap();
+    let mut asked = Vec::new();
+    writer
+        .write_file_from(&path, &mut |name, sink| {
+            asked.push(name.to_string());
+            let len = if name == "a" { 16 } else { 34 };
+            for byte in 0..len {
+                sink(&[byte])?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(asked, ["a", "c"]);
+    let gguf = Gguf::open(&path).unwrap();
+    let data = gguf.load(&LoadOptions::default(), &mut |_, _| true).unwrap();
+    assert_eq!(data.get("a").unwrap()[..], (0..16).collect::<Vec<u8>>()[..]);
+    assert_eq!(data.get("b").unwrap()[..], [1, 2, 3, 4]);
+    assert_eq!(data.get("c").unwrap()[..], (0..34).collect::<Vec<u8>>()[..]);
+}
+
+#[test]
+fn a_declared_tensor_of_another_length_or_without_source_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("streamed.gguf");
+    let mut writer = GgufWriter::new();
+    writer.declare("a", &[4], TensorType::F32).unwrap();
+    for len in [0, 15, 17, 100] {
+        let e = writer
+            .write_file_from(&path, &mut |_, sink| sink(&vec![0; len]))
+            .unwrap_err();
+        assert!(e.to_string().contains("tensor 'a' needs 16 bytes"), "{e}");
+    }
+    writer.write_file(&path).unwrap_err();
+    let e = writer
+        .write_file_from(&path, &mut |_, _| Err(infer::Error::Cancelled("testing")))
+        .unwrap_err();
+    assert!(matches!(e, infer::Error::Cancelled(_)), "{e}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
