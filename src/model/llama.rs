@@ -6,13 +6,14 @@
 use std::time::Instant;
 
 use super::Architecture;
-use super::attention::{AttentionShape, attend};
+use super::attention::attend;
 use super::config::{Config, Keys};
 use super::experts::{ExpertScratch, ExpertWeights, Experts};
 use super::rope::Rope;
 use super::step::{Step, Widths, elapsed};
 use super::weights::{Loader, Weight};
 use crate::error::{Error, Result};
+use crate::kernel::attention::AttentionShape;
 use crate::kv::LayerShape;
 
 /// A loaded model of the family.
@@ -121,14 +122,21 @@ impl Llama {
         }
 
         let shape = AttentionShape {
-            layer: index,
             n_heads,
             n_kv_heads,
             key_dim: c.key_dim,
             value_dim: c.value_dim,
             scale: c.attention_scale,
         };
-        attend(&compute, step.kv, rows, &shape, &ws.q, &mut ws.attended);
+        attend(
+            &compute,
+            step.kv,
+            &ws.runs,
+            index,
+            &shape,
+            &ws.q[..n * q_width],
+            &mut ws.attended[..n * n_heads * c.value_dim],
+        )?;
         let output = &layer.attention_output;
         compute.matmul(
             &mut ws.activations,
@@ -199,7 +207,7 @@ impl Architecture for Llama {
     }
 
     fn forward(&self, step: &mut Step<'_>) -> Result<()> {
-        step.check()?;
+        step.begin()?;
         step.embed(&self.embedding)?;
         for (i, row) in step.rows.iter().enumerate() {
             step.workspace.rope.set(&self.rope, i, row.position);

@@ -3,6 +3,7 @@
 mod arrays;
 #[cfg(unix)]
 mod guard_pages;
+mod attention;
 mod ops;
 mod products;
 mod rows;
