@@ -142,7 +142,11 @@ fn attention_equals_two_plain_passes() {
                         .map(|(e, f)| (e - f64::from(*f)).powi(2))
                         .sum();
                     let power: f64 = expected.iter().map(|e| e * e).sum();
-                    assert!(error <= 1e-11 * power, "{k:?} {ty:?} {s:?} {n}: {}", error / power);
+                    assert!(
+                        error <= 1e-11 * power,
+                        "{k:?} {ty:?} {s:?} {n}: {}",
+                        error / power
+                    );
                 }
             }
         }
@@ -174,7 +178,10 @@ fn a_row_has_the_same_bits_alone_in_any_chunk_and_with_any_number_of_threads() {
                 let alone: Vec<Run> = (0..n).map(|i| run(i, 1)).collect();
                 assert!(attended(&pools[1], &alone) == whole, "{k:?} {ty:?} {s:?} alone");
                 let parts = [run(0, 7), run(7, 250), run(257, 43)];
-                assert!(attended(&pools[2], &parts) == whole, "{k:?} {ty:?} {s:?} in parts");
+                assert!(
+                    attended(&pools[2], &parts) == whole,
+                    "{k:?} {ty:?} {s:?} in parts"
+                );
             }
         }
     }
@@ -198,7 +205,16 @@ fn shapes_and_runs_that_do_not_fit_are_errors() {
     assert!(attended(s, run).is_ok());
     let e = attended(s, Run { rows: 3, ..run }).unwrap_err();
     assert!(e.contains("within 2 rows"), "{e}");
-    assert!(attended(s, Run { first: usize::MAX, ..run }).is_err());
+    assert!(
+        attended(
+            s,
+            Run {
+                first: usize::MAX,
+                ..run
+            }
+        )
+        .is_err()
+    );
     for bad in [
         shape(3, 2, 8, 8),
         shape(4, 0, 8, 8),

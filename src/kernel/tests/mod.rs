@@ -1,9 +1,9 @@
 //! Tests of the kernels at every level this CPU has.
 
 mod arrays;
+mod attention;
 #[cfg(unix)]
 mod guard_pages;
-mod attention;
 mod ops;
 mod products;
 mod rows;
