@@ -14,6 +14,7 @@
 )]
 
 pub use super::generic::attention::BLOCK;
+use super::generic::attention::{Scores, Sums};
 use super::{KernelError, Kernels, RowType, ThreadPool};
 
 /// Positions in a chunk.
@@ -291,19 +292,18 @@ impl Kernels {
         };
         assert!(queries > 0 && dim > 0 && q.len() >= (dim - 1) * q_stride + queries);
         assert!(out_stride >= BLOCK && out.len() >= (queries - 1) * out_stride + BLOCK);
+        let job = Scores {
+            ty,
+            keys: keys.as_ptr(),
+            dim,
+            q: q.as_ptr(),
+            q_stride,
+            queries,
+            out: out.as_mut_ptr(),
+            out_stride,
+        };
         // SAFETY: lengths as asserted; a table exists only where its features do.
-        unsafe {
-            (self.scores)(
-                ty,
-                keys.as_ptr(),
-                dim,
-                q.as_ptr(),
-                q_stride,
-                queries,
-                out.as_mut_ptr(),
-                out_stride,
-            );
-        }
+        unsafe { (self.scores)(&job) }
     }
 
     /// Adds the first `n` rows of a block of values, weighted by (weights, stride from one query to the next, number of
@@ -319,19 +319,17 @@ impl Kernels {
     ) {
         assert!(Some(values.len() / BLOCK) == ty.row_bytes(dim) && (1..=BLOCK).contains(&n));
         assert!(weights.len() >= (queries - 1) * stride + n && out.len() >= queries * dim);
+        let job = Sums {
+            ty,
+            values: values.as_ptr(),
+            dim,
+            n,
+            weights: weights.as_ptr(),
+            weight_stride: stride,
+            queries,
+            out: out.as_mut_ptr(),
+        };
         // SAFETY: lengths as asserted; a table exists only where its features do.
-        unsafe {
-            (self.weighted_sums)(
-                ty,
-                values.as_ptr(),
-                dim,
-                n,
-                weights.as_ptr(),
-                stride,
-                queries,
-                out.as_mut_ptr(),
-                dim,
-            );
-        }
+        unsafe { (self.weighted_sums)(&job) }
     }
 }

@@ -5,6 +5,7 @@
     reason = "calls the entry points of a level after checking lengths and features"
 )]
 
+use super::generic::attention::{Scores, Sums};
 use super::generic::matmul::{JobView, PanelsFn};
 use super::{CpuLevel, RowType};
 use crate::quant::TensorType;
@@ -15,11 +16,6 @@ type LayerNormFn = unsafe fn(&[f32], &[f32], Option<&[f32]>, f32, &mut [f32]);
 type MapFn = unsafe fn(*const f32, *mut f32, usize);
 /// A (m × k), B (k × n), m, k, n, C (m × n).
 type DenseFn<E, C> = unsafe fn(&[E], &[E], usize, usize, usize, &mut [C]);
-
-/// Type, keys, elements, queries, their stride, their number, output, its stride.
-type ScoresFn = unsafe fn(RowType, *const u8, usize, *const f32, usize, usize, *mut f32, usize);
-/// Type, values, elements, rows, weights, their stride, queries, output, its stride.
-type SumsFn = unsafe fn(RowType, *const u8, usize, usize, *const f32, usize, usize, *mut f32, usize);
 
 /// First row, stride, values per row, rows, columns of the panel, output.
 type QuantizeFn = unsafe fn(*const f32, usize, usize, usize, usize, *mut u8);
@@ -46,8 +42,8 @@ pub struct Kernels {
     pub(crate) rope_neox: unsafe fn(&mut [f32], &[f32], &[f32]),
     pub(crate) store_row: unsafe fn(RowType, &[f32], &mut [u8]),
     pub(crate) store_key: unsafe fn(RowType, &[f32], *mut u8, usize),
-    pub(crate) scores: ScoresFn,
-    pub(crate) weighted_sums: SumsFn,
+    pub(crate) scores: unsafe fn(&Scores),
+    pub(crate) weighted_sums: unsafe fn(&Sums),
     pub(crate) quantize_panel: QuantizeFn,
     pub(crate) panels: fn(TensorType) -> Option<PanelsFn>,
     pub(crate) exact: PanelsFn,
@@ -78,6 +74,7 @@ impl std::fmt::Debug for Kernels {
 macro_rules! define_level {
     ($S:ty, $level:expr $(, #[$attr:meta] ; quantize #[$quantize:meta])?) => {
         use $crate::kernel::RowType;
+        use $crate::kernel::generic::attention::{Scores, Sums};
         use $crate::kernel::generic::float::{Bf16, F16, F32, rows_exact, rows_float};
         use $crate::kernel::generic::matmul::{JobView, PanelsFn, panels};
         use $crate::kernel::generic::{attention, dense, elementwise, formats, ops, quantize, reduce, rows};
@@ -103,8 +100,8 @@ macro_rules! define_level {
             fn rope_neox(x: &mut [f32], cos: &[f32], sin: &[f32]) -> () = ops::rope_neox::<S>;
             fn store_row(ty: RowType, x: &[f32], out: &mut [u8]) -> () = rows::store::<S>;
             fn store_key(ty: RowType, x: &[f32], keys: *mut u8, slot: usize) -> () = attention::store_key::<S>;
-            fn scores(ty: RowType, k: *const u8, dim: usize, q: *const f32, q_stride: usize, n: usize, out: *mut f32, stride: usize) -> () = attention::scores::<S>;
-            fn weighted_sums(ty: RowType, v: *const u8, dim: usize, n: usize, w: *const f32, w_stride: usize, queries: usize, out: *mut f32, stride: usize) -> () = attention::weighted_sums::<S>;
+            fn scores(job: &Scores) -> () = attention::scores::<S>;
+            fn weighted_sums(job: &Sums) -> () = attention::weighted_sums::<S>;
             fn dot_kahan(a: &[f32], b: &[f32]) -> f32 = reduce::dot_kahan::<S>;
             fn matmul_f32(a: &[f32], b: &[f32], m: usize, k: usize, n: usize, c: &mut [f32]) -> () = dense::matmul::<S, f32>;
             fn matmul_i8(a: &[i8], b: &[i8], m: usize, k: usize, n: usize, c: &mut [i32]) -> () = dense::matmul::<S, i8>;

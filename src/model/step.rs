@@ -126,6 +126,13 @@ impl Compute<'_> {
         });
     }
 
+    /// `x += y` for `rows` rows of `width`.
+    pub fn add(&self, x: &mut [f32], y: &[f32], width: usize, rows: usize) {
+        for_each_chunk_mut(self.pool, &mut x[..rows * width], width, |row, x| {
+            self.kernels.add_in_place(x, &y[row * width..(row + 1) * width]);
+        });
+    }
+
     /// Adds `bias` to each row of `x`.
     pub fn add_bias(&self, x: &mut [f32], bias: Option<&Vec<f32>>, rows: usize) {
         let Some(bias) = bias else { return };

@@ -16,83 +16,65 @@ use crate::kernel::simd::{Simd, load_part, store_part};
 pub const BLOCK: usize = 32;
 
 /// Queries times a block of keys: `out[c · out_stride + t]` ← Σ q\[d · q_stride + c\] · key\[t\]\[d\].
+#[derive(Clone, Copy)]
+pub(crate) struct Scores {
+    pub ty: RowType,
+    /// A block of `dim` columns.
+    pub keys: *const u8,
+    pub dim: usize,
+    pub q: *const f32,
+    pub q_stride: usize,
+    pub queries: usize,
+    pub out: *mut f32,
+    pub out_stride: usize,
+}
+
+/// Computes the scores.
 ///
 /// # Safety
-/// `keys` is a block of `dim` columns; queries and outputs are there; the CPU has the features of `S`.
+/// Keys, queries and outputs are there; the CPU has the features of `S`.
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "pointers and strides of an inner loop")]
-pub(crate) unsafe fn scores<S: Simd>(
-    ty: RowType,
-    keys: *const u8,
-    dim: usize,
-    q: *const f32,
-    q_stride: usize,
-    queries: usize,
-    out: *mut f32,
-    out_stride: usize,
-) {
-    let job = Scores {
-        keys,
-        scales: std::ptr::null(),
-        dim,
-        q,
-        q_stride,
-        out,
-        out_stride,
-    };
+pub(crate) unsafe fn scores<S: Simd>(job: &Scores) {
+    let mut job = *job;
     // SAFETY: passes the caller's promise on.
     unsafe {
-        match ty {
-            RowType::F32 => all_scores::<S, F32>(job, queries),
-            RowType::F16 => all_scores::<S, F16>(job, queries),
-            RowType::BF16 => all_scores::<S, Bf16>(job, queries),
+        match job.ty {
+            RowType::F32 => all_scores::<S, F32>(job, std::ptr::null()),
+            RowType::F16 => all_scores::<S, F16>(job, std::ptr::null()),
+            RowType::BF16 => all_scores::<S, Bf16>(job, std::ptr::null()),
             RowType::Q8 => {
-                let job = Scores {
-                    keys: keys.add(BLOCK * Q8_SCALE),
-                    scales: keys.cast(),
-                    ..job
-                };
-                all_scores::<S, I8>(job, queries);
+                let scales = job.keys.cast();
+                job.keys = job.keys.add(BLOCK * Q8_SCALE);
+                all_scores::<S, I8>(job, scales);
             }
         }
     }
 }
 
-#[derive(Clone, Copy)]
-struct Scores {
-    keys: *const u8,
-    /// Of the positions, or null.
-    scales: *const f32,
-    dim: usize,
-    q: *const f32,
-    q_stride: usize,
-    out: *mut f32,
-    out_stride: usize,
-}
-
 #[inline(always)]
-unsafe fn all_scores<S: Simd, W: Floats>(job: Scores, queries: usize) {
+unsafe fn all_scores<S: Simd, W: Floats>(job: Scores, scales: *const f32) {
     let mut c = 0;
-    while c < queries {
-        let left = queries - c;
+    while c < job.queries {
+        let left = job.queries - c;
         // SAFETY: queries c and on exist.
         unsafe {
             if left >= 8 && S::REGISTERS >= 32 {
-                some_scores::<S, W, 8>(job, c);
+                some_scores::<S, W, 8>(job, scales, c);
                 c += 8;
             } else if left >= 4 {
-                some_scores::<S, W, 4>(job, c);
+                some_scores::<S, W, 4>(job, scales, c);
                 c += 4;
             } else {
-                some_scores::<S, W, 1>(job, c);
+                some_scores::<S, W, 1>(job, scales, c);
                 c += 1;
             }
         }
     }
 }
 
+/// `scales` are those of the positions, or null.
 #[inline(always)]
-unsafe fn some_scores<S: Simd, W: Floats, const C: usize>(job: Scores, first: usize) {
+unsafe fn some_scores<S: Simd, W: Floats, const C: usize>(job: Scores, scales: *const f32, first: usize) {
     let mut t = 0;
     while t < BLOCK {
         // SAFETY: BLOCK is a multiple of two vectors.
@@ -114,10 +96,10 @@ unsafe fn some_scores<S: Simd, W: Floats, const C: usize>(job: Scores, first: us
             for i in 0..2 {
                 let at = t + i * S::LANES;
                 for c in 0..C {
-                    let y = if job.scales.is_null() {
+                    let y = if scales.is_null() {
                         acc[i][c]
                     } else {
-                        S::mul(acc[i][c], S::load(job.scales.add(at)))
+                        S::mul(acc[i][c], S::load(scales.add(at)))
                     };
                     S::store(job.out.add((first + c) * job.out_stride + at), y);
                 }
@@ -127,60 +109,43 @@ unsafe fn some_scores<S: Simd, W: Floats, const C: usize>(job: Scores, first: us
     }
 }
 
-/// Weighted sums of the first `n` rows of a block of values: `out[c · out_stride + d]` is increased by
+/// Weighted sums of the first `n` rows of a block of values: `out[c · dim + d]` is increased by
 /// Σ weights\[c · weight_stride + t\] · value\[t\]\[d\].
+#[derive(Clone, Copy)]
+pub(crate) struct Sums {
+    pub ty: RowType,
+    /// Rows of `dim` elements.
+    pub values: *const u8,
+    pub dim: usize,
+    pub n: usize,
+    pub weights: *const f32,
+    pub weight_stride: usize,
+    pub queries: usize,
+    pub out: *mut f32,
+}
+
+/// Adds the weighted sums.
 ///
 /// # Safety
-/// `values` has `n` rows of `dim` elements; weights and outputs are there; the CPU has the features of `S`.
+/// Values, weights and outputs are there; the CPU has the features of `S`.
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "pointers and strides of an inner loop")]
-pub(crate) unsafe fn weighted_sums<S: Simd>(
-    ty: RowType,
-    values: *const u8,
-    dim: usize,
-    n: usize,
-    weights: *const f32,
-    weight_stride: usize,
-    queries: usize,
-    out: *mut f32,
-    out_stride: usize,
-) {
-    let job = Sums {
-        values,
-        dim,
-        n,
-        weights,
-        weight_stride,
-        out,
-        out_stride,
-    };
+pub(crate) unsafe fn weighted_sums<S: Simd>(job: &Sums) {
     // SAFETY: passes the caller's promise on.
     unsafe {
-        match ty {
-            RowType::F32 => all_sums::<S, F32, 0>(job, queries),
-            RowType::F16 => all_sums::<S, F16, 0>(job, queries),
-            RowType::BF16 => all_sums::<S, Bf16, 0>(job, queries),
-            RowType::Q8 => all_sums::<S, I8, Q8_SCALE>(job, queries),
+        match job.ty {
+            RowType::F32 => all_sums::<S, F32, 0>(*job),
+            RowType::F16 => all_sums::<S, F16, 0>(*job),
+            RowType::BF16 => all_sums::<S, Bf16, 0>(*job),
+            RowType::Q8 => all_sums::<S, I8, Q8_SCALE>(*job),
         }
     }
 }
 
-#[derive(Clone, Copy)]
-struct Sums {
-    values: *const u8,
-    dim: usize,
-    n: usize,
-    weights: *const f32,
-    weight_stride: usize,
-    out: *mut f32,
-    out_stride: usize,
-}
-
 #[inline(always)]
-unsafe fn all_sums<S: Simd, W: Floats, const HEAD: usize>(job: Sums, queries: usize) {
+unsafe fn all_sums<S: Simd, W: Floats, const HEAD: usize>(job: Sums) {
     let mut c = 0;
-    while c < queries {
-        let left = queries - c;
+    while c < job.queries {
+        let left = job.queries - c;
         // SAFETY: queries c and on exist.
         unsafe {
             if left >= 4 {
@@ -214,7 +179,7 @@ unsafe fn some_sums<S: Simd, W: Floats, const HEAD: usize, const C: usize>(job: 
         if d < job.dim {
             let rest = job.dim - d;
             for c in first..first + C {
-                let out = job.out.add(c * job.out_stride + d);
+                let out = job.out.add(c * job.dim + d);
                 let mut acc = load_part::<S>(out, rest);
                 for t in 0..job.n {
                     let row = job.values.add(t * (HEAD + job.dim * W::BYTES));
@@ -236,11 +201,11 @@ unsafe fn vectors_of_sums<S: Simd, W: Floats, const HEAD: usize, const C: usize,
 ) {
     // SAFETY: V vectors from element d on lie inside the rows; queries first..first + C exist.
     unsafe {
-        let out = job.out.add(first * job.out_stride + d);
+        let out = job.out.add(first * job.dim + d);
         let mut acc = [[S::splat(0.0); V]; C];
         for c in 0..C {
             for i in 0..V {
-                acc[c][i] = S::load(out.add(c * job.out_stride + i * S::LANES));
+                acc[c][i] = S::load(out.add(c * job.dim + i * S::LANES));
             }
         }
         let mut row = job.values;
@@ -261,7 +226,7 @@ unsafe fn vectors_of_sums<S: Simd, W: Floats, const HEAD: usize, const C: usize,
         }
         for c in 0..C {
             for i in 0..V {
-                S::store(out.add(c * job.out_stride + i * S::LANES), acc[c][i]);
+                S::store(out.add(c * job.dim + i * S::LANES), acc[c][i]);
             }
         }
     }
