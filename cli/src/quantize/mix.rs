@@ -1,5 +1,5 @@
 //! Which tensor of a model gets which type: mixes of types under one name, by the rules of llama.cpp (`llama-quant.cpp`
-//! of build 9500, without importance matrix), so that files of the same name are comparable.
+//! beside ggml 0.25.3, without importance matrix), so that files of the same name are comparable.
 //!
 //! 1. A tensor stays as it is when it has one dimension, when its name does not end in `weight`, and when it is a norm, the
 //!    gate of a mixture of experts (`ffn_gate_inp`), or a table of positions or token types.
