@@ -63,8 +63,7 @@ pub fn quantize_row(ty: TensorType, src: &[f32], dst: &mut [u8]) -> Result<(), Q
         });
     }
     let limit = limit(ty);
-    // Also false for NaN.
-    if let Some(position) = src.iter().position(|v| !(v.abs() <= limit)) {
+    if let Some(position) = src.iter().position(|v| v.is_nan() || v.abs() > limit) {
         return Err(QuantizeError::Value {
             ty,
             position,

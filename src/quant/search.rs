@@ -58,9 +58,9 @@ impl Fit {
     fn of<const N: usize>(x: &[f32; N], level: impl Fn(f32) -> f32) -> Self {
         let (mut lx, mut l2) = (Sum::default(), Sum::default());
         for x in x.as_chunks::<LANES>().0 {
-            for i in 0..LANES {
-                let (l, w) = (level(x[i]), x[i] * x[i]);
-                lx.0[i] += w * x[i] * l;
+            for (i, &x) in x.iter().enumerate() {
+                let (l, w) = (level(x), x * x);
+                lx.0[i] += w * x * l;
                 l2.0[i] += w * l * l;
             }
         }
