@@ -47,7 +47,7 @@ pub const TABLE: &[OptionSpec] = &[
         "load_mode",
         Kind::Choice(&["read", "mmap"]),
         "read",
-        "How tensor data gets into memory. read: copied into memory of the process, so that nothing another process does to the file can harm it. mmap: pages of the file itself; the file must not be truncated or rewritten while the model lives, or the process is killed.",
+        "How tensor data gets into memory. read: copied into memory of the process, so that nothing another process does to the file can harm it. mmap: out of a mapping of the file; float tensors stay in it, quantized ones are copied as they are packed. The file must not be truncated or rewritten while the model lives, or the process is killed.",
     ),
     row(
         Object::Model,
