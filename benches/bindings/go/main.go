@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -79,6 +80,23 @@ func cpuTime() time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
+// hostTime is the processor time of the threads that are not the library's, whose names begin with "infer".
+func hostTime() (time.Duration, error) {
+	threads, err := filepath.Glob("/proc/self/task/*")
+	var sum time.Duration
+	for _, thread := range threads {
+		name, nameErr := os.ReadFile(thread + "/comm")
+		text, timeErr := os.ReadFile(thread + "/schedstat")
+		var ns int64
+		_, scanErr := fmt.Sscan(string(text), &ns)
+		err = errors.Join(err, nameErr, timeErr, scanErr)
+		if !strings.HasPrefix(string(name), "infer") {
+			sum += time.Duration(ns)
+		}
+	}
+	return sum, err
+}
+
 // checksum is FNV-1a over the ids, each as four bytes, and the text of all requests.
 func checksum(streams []stream) uint64 {
 	hash := fnv.New64a()
@@ -108,9 +126,17 @@ func run(path, tokens string, prompts []string) error {
 		return err
 	}
 
+	hostBegin, err := hostTime()
+	if err != nil {
+		return err
+	}
 	begin, cpuBegin := time.Now(), cpuTime()
 	streams, err := complete(engine, prompts, maxTokens)
 	seconds, cpu := time.Since(begin).Seconds(), (cpuTime() - cpuBegin).Seconds()
+	if err != nil {
+		return err
+	}
+	hostEnd, err := hostTime()
 	if err != nil {
 		return err
 	}
@@ -120,8 +146,8 @@ func run(path, tokens string, prompts []string) error {
 		n += len(streams[i].tokens)
 	}
 	fmt.Printf(`{"tokens": %d, "seconds": %.6f, "tokens_per_second": %.1f, "us_per_token": %.3f, `+
-		`"cpu_seconds": %.6f, "checksum": "%016x"}`+"\n",
-		n, seconds, float64(n)/seconds, seconds*1e6/float64(n), cpu, checksum(streams))
+		`"cpu_seconds": %.6f, "host_cpu_seconds": %.6f, "checksum": "%016x"}`+"\n",
+		n, seconds, float64(n)/seconds, seconds*1e6/float64(n), cpu, (hostEnd - hostBegin).Seconds(), checksum(streams))
 	return nil
 }
 
