@@ -12,8 +12,8 @@ import (
 // engineState is what outlives an [Engine] that the garbage collector found: requests and the reading goroutine refer
 // to it and not to the Engine.
 //
-// The reading goroutine enters the library only while live is positive. Every request that was accepted gets a last
-// event, at the latest when the engine is freed, so that its wait there needs no timeout and nothing to interrupt it.
+// The reading goroutine waits for events only while live is positive. Every request that was accepted gets a last
+// event, at the latest when the engine is freed, so that its wait needs no timeout and nothing to interrupt it.
 type engineState struct {
 	handle     handle[*C.infer_engine]
 	queue      *C.infer_queue
