@@ -212,7 +212,7 @@ class Record:
         a.record.mkdir(parents=True, exist_ok=True)
         self.path = a.record / f"{name}.json"
         git = lambda *args: subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True).stdout.strip()
-        commit = git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+        commit = git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno", ".", ":!benches/record") else "")
         setup = {"threads": a.threads, "steps": a.steps, "batch_steps": a.batch_steps, "infer_args": a.infer_args}
         self.data = {"machine": machine, "date": str(datetime.date.today()), "commit": commit, **setup,
                      "packages": PACKAGES, "models": {}, "choices": {}, "failures": {}, "runs": []}
@@ -236,9 +236,6 @@ class Record:
         """Values of a case by round."""
         return {r["round"]: r[what] for r in self.data["runs"]
                 if (r["model"], r["engine"], r["case"]) == (model, engine, case) and what in r}
-
-    def tables(self):
-        return tables(self)
 
 
 def rows(record):
@@ -318,7 +315,7 @@ def tables(record):
 
 def publish(record):
     record.write()
-    record.path.with_suffix(".md").write_text(record.tables())
+    record.path.with_suffix(".md").write_text(tables(record))
 
 
 def compare(model, a, record, peers, late):
@@ -396,15 +393,16 @@ def main():
     given = {"llama.cpp": a.venv, "openvino": a.openvino_venv}
     pythons = {e: environment(e, given[e]) for e in PEERS if e in a.only}
     started = time.monotonic()
-    late = lambda: time.monotonic() - started > 60 * a.minutes
     # Also the first use of the command, which tells a wrong one at once.
     _, machine = Libinfer().measure(a.models[0], "pp8", a)
     record = Record(a, machine)
     peers = {e: Peer(e, python) for e, python in pythons.items()}
     try:
-        for model in a.models:
-            if not late():
-                compare(model, a, record, peers, late)
+        for i, model in enumerate(a.models):
+            # Each model has its share of the time that is left.
+            left = 60 * a.minutes - (time.monotonic() - started)
+            end = time.monotonic() + left / (len(a.models) - i)
+            compare(model, a, record, peers, lambda: time.monotonic() > end)
     except KeyboardInterrupt:
         print("stopped; the same command goes on", flush=True)
     finally:
@@ -412,7 +410,7 @@ def main():
             if peer.process:
                 peer.process.kill()
         publish(record)
-    print(record.tables())
+    print(tables(record))
     print(f"written to {record.path} and {record.path.with_suffix('.md')}")
 
 

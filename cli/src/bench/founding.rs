@@ -332,7 +332,7 @@ fn memory(figures: &mut Vec<Figure>, model: &Arc<Model>, options: &EngineOptions
         "%",
     ));
 
-    let context = model.info().context_length.min(2048);
+    let context = model.info().context_length.min(1024);
     let pool = one_thread()?;
     let batch = 8;
     let bench = Bench::new(Arc::clone(model), options_for(options, &pool, batch, context))?;
@@ -356,7 +356,7 @@ fn memory(figures: &mut Vec<Figure>, model: &Arc<Model>, options: &EngineOptions
             Some(100.0),
             "%",
         )
-        .note("eight sequences of a quarter of the model's context, or of 2048, to nearly all of it"),
+        .note("eight sequences of a quarter of the model's context, or of 1024, to nearly all of it"),
     );
     Ok(())
 }

@@ -424,7 +424,7 @@ impl Plan {
             done += runs as u64;
             progress.set(done);
         };
-        subject.warm_up()?;
+        subject.warm_up(self.prompts.iter().copied().max().unwrap_or(1))?;
         let mut all = Vec::new();
         let mut shared = Vec::new();
         for &tokens in &self.prompts {
@@ -488,10 +488,10 @@ impl Plan {
 }
 
 impl Subject {
-    /// Touches weights and buffers for the first time.
-    fn warm_up(&self) -> Result<(), Failure> {
-        let sequence = self.bench.fill(1, 1, 2)?;
-        self.bench.decode(&sequence, 1)?;
+    /// Touches weights and the buffers of a prompt of `tokens` for the first time.
+    fn warm_up(&self, tokens: usize) -> Result<(), Failure> {
+        let chunk = self.bench.engine().options().prefill_chunk;
+        let sequence = self.bench.fill(1, tokens.min(chunk), 0)?;
         self.bench.end(sequence)
     }
 
