@@ -151,26 +151,29 @@ class Peer:
             run["decode"] = batch * steps / answer["decode"]
         return run
 
-    def choose(self, model, cases, a):
-        """Tries all settings in a short run of each kind of case; answers the fastest and what was measured."""
-        tries = []
+    def choose(self, model, cases, a, tries, write):
+        """Tries all settings that are not in `tries` in a short run of each kind of case; answers the fastest."""
         probes = ["pp256", "tg", "b8"] if any(c[0] == "b" for c in cases) else ["pp256", "tg"]
         probes += ["d1024"] if any(c[0] == "d" for c in cases) else []
         short = argparse.Namespace(**{**vars(a), "steps": 12, "batch_steps": 6})
         for settings in self.settings(a):
+            if any(t["settings"] == settings for t in tries):
+                continue
             speeds = []
             try:
                 self.load(model, settings, a)
                 for case in probes:
                     speeds += self.measure(case, short).values()
+                tries.append({"settings": settings, "speeds": speeds, "score": statistics.geometric_mean(speeds)})
             except Failed as e:
                 tries.append({"settings": settings, "error": str(e)})
-                continue
-            tries.append({"settings": settings, "speeds": speeds, "score": statistics.geometric_mean(speeds)})
+            write()
+        # A fresh process: what the other settings left behind is not the chosen one's memory.
+        self.stop()
         works = [t for t in tries if "score" in t]
         if not works:
             raise Failed(tries[0]["error"])
-        return max(works, key=lambda t: t["score"])["settings"], tries
+        return max(works, key=lambda t: t["score"])["settings"]
 
     def stop(self):
         if self.process:
@@ -307,7 +310,8 @@ def tables(record):
         out.append(f"| {model} | {gb:.2f} | " + " | ".join(cells) + " |")
     out += ["", "Settings of the peers:", ""]
     for key, choice in data["choices"].items():
-        out.append(f"- {key}: {json.dumps(choice['settings'])}")
+        if choice["settings"]:
+            out.append(f"- {key}: {json.dumps(choice['settings'])}")
     for key, why in data["failures"].items():
         out.append(f"- {key} did not run: {' '.join(why.split())[:200]}")
     return "\n".join(out) + "\n"
@@ -331,14 +335,12 @@ def compare(model, a, record, peers, late):
     for engine in [e for e in engines if e in peers]:
         key, peer = f"{name} {engine}", peers[engine]
         try:
-            if key not in data["choices"]:
-                settings, tries = peer.choose(model, cases, a)
-                data["choices"][key] = {"settings": settings, "tries": tries}
-                print(f"{name}: {engine} is fastest with {json.dumps(settings)}", flush=True)
-                # A fresh process: what the other settings left behind is not this one's memory.
-                peer.stop()
-            seconds = peer.load(model, data["choices"][key]["settings"], a)
-            about.setdefault("load", {})[engine] = seconds
+            choice = data["choices"].setdefault(key, {"settings": None, "tries": []})
+            if not choice["settings"]:
+                choice["settings"] = peer.choose(model, cases, a, choice["tries"], record.write)
+                print(f"{name}: {engine} is fastest with {json.dumps(choice['settings'])}", flush=True)
+            about.setdefault("load", {})[engine] = peer.load(model, choice["settings"], a)
+            data["failures"].pop(key, None)
         except Failed as e:
             data["failures"][key] = str(e)
             print(f"{name}: {engine} does not run: {e}", flush=True)
@@ -370,6 +372,7 @@ def compare(model, a, record, peers, late):
                     except Failed:
                         engines = [e for e in engines if e != engine]
                 continue
+            data["failures"].pop(f"{name} {engine} {case}", None)
             data["runs"].append({"model": name, "engine": engine, "case": case, "round": round_, **run})
             record.write()
             speeds = ", ".join(f"{w} {run[w]:.1f}" for w in ("prefill", "decode") if w in run)

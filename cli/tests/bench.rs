@@ -172,7 +172,7 @@ fn a_measurement_of_nothing_or_of_what_no_engine_does_is_refused() {
         (&["--batch", "0"][..], "--batch 0: expected 1 to 4096 sequences"),
         (&["--batch", "1,5000"], "--batch 5000"),
         (&["--batch", "many"], "found 'many'"),
-        (&["--depth", "-1"], "--depth"),
+        (&["--depth", "-1"], "found '-1'"),
         (&["--repetitions", "0"], "0 is not in 1..=1000"),
         (
             &["--prompt-tokens", "0", "--generate-tokens", "0"],

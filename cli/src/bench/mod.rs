@@ -47,17 +47,17 @@ pub struct Args {
     #[arg(long, short, value_name = "PATH")]
     model: Option<PathBuf>,
     /// Lengths of prompts to measure; 0 measures none.
-    #[arg(long, value_name = "N,N", default_value = "512")]
+    #[arg(long, value_name = "N,N", default_value = "512", allow_hyphen_values = true)]
     prompt_tokens: Counts,
     /// Tokens to decode per sequence and run; 0 measures none.
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(0..=1 << 20))]
     generate_tokens: u32,
     /// Sequences decoded at the same time.
-    #[arg(long, value_name = "N,N", default_value = "1")]
+    #[arg(long, value_name = "N,N", default_value = "1", allow_hyphen_values = true)]
     batch: Counts,
     /// Tokens each sequence holds before decoding is measured; the context is filled once, and at a depth that is also
     /// a length of --prompt-tokens the prompts of that measurement fill it.
-    #[arg(long, value_name = "N,N", default_value = "0")]
+    #[arg(long, value_name = "N,N", default_value = "0", allow_hyphen_values = true)]
     depth: Counts,
     /// Runs of each measurement.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
