@@ -7,6 +7,7 @@
 
 mod activations;
 mod arrays;
+pub mod attention;
 pub mod fp_env;
 mod generic;
 mod level;
@@ -30,6 +31,15 @@ pub use table::Kernels;
 
 use crate::memory::MemoryError;
 use crate::quant::TensorType;
+
+/// A line of the cache, for memory that begins at one.
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u8; 64]);
+
+impl Line {
+    pub(crate) const ZERO: Self = Self([0; 64]);
+}
 
 /// How a row of keys or values is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

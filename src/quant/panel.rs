@@ -24,40 +24,43 @@ const SUB: usize = 32;
 /// Most 32-bit words of planes a block has per row: 256 values of 8 bits.
 const MAX_WORDS: usize = 64;
 
+/// Scale fields of 1 or 2 bytes in the file's block: the first byte, the end, the bytes of each.
+type Fields = (usize, usize, usize);
+
 /// How one format lies in its blocks.
 struct Layout {
     /// Bits of the low and of the high plane.
     low: u32,
     high: u32,
-    /// Scale fields: offset in the file's block, and bytes of a field of 1 or 2 that repeats until the end.
-    scales: &'static [(usize, usize, usize)],
+    scales: &'static [Fields],
     /// Where the planes lie in the file's block when they are already in the order of the panel.
     plain: Option<usize>,
 }
 
 const fn layout(ty: TensorType) -> Option<Layout> {
-    // (first byte, end, unit)
-    let (low, high, scales, plain): (u32, u32, &'static [(usize, usize, usize)], Option<usize>) = match ty {
-        TensorType::Q4_0 | TensorType::IQ4_NL => (4, 0, &[(0, 2, 2)], Some(2)),
-        TensorType::Q4_1 => (4, 0, &[(0, 4, 2)], Some(4)),
-        TensorType::Q5_0 => (4, 1, &[(0, 2, 2)], None),
-        TensorType::Q5_1 => (4, 1, &[(0, 4, 2)], None),
-        TensorType::Q8_0 => (8, 0, &[(0, 2, 2)], Some(2)),
-        TensorType::MXFP4 => (4, 0, &[(0, 1, 1)], Some(1)),
-        TensorType::Q2_K => (2, 0, &[(0, 16, 1), (80, 84, 2)], None),
-        TensorType::Q3_K => (2, 1, &[(96, 108, 1), (108, 110, 2)], None),
-        TensorType::Q4_K => (4, 0, &[(0, 4, 2), (4, 16, 1)], None),
-        TensorType::Q5_K => (4, 1, &[(0, 4, 2), (4, 16, 1)], None),
-        TensorType::Q6_K => (4, 2, &[(192, 208, 1), (208, 210, 2)], None),
-        TensorType::IQ4_XS => (4, 0, &[(0, 2, 2), (2, 8, 1)], Some(8)),
-        _ => return None,
-    };
-    Some(Layout {
-        low,
-        high,
-        scales,
-        plain,
-    })
+    const fn with(low: u32, high: u32, scales: &'static [Fields], plain: Option<usize>) -> Option<Layout> {
+        Some(Layout {
+            low,
+            high,
+            scales,
+            plain,
+        })
+    }
+    match ty {
+        TensorType::Q4_0 | TensorType::IQ4_NL => with(4, 0, &[(0, 2, 2)], Some(2)),
+        TensorType::Q4_1 => with(4, 0, &[(0, 4, 2)], Some(4)),
+        TensorType::Q5_0 => with(4, 1, &[(0, 2, 2)], None),
+        TensorType::Q5_1 => with(4, 1, &[(0, 4, 2)], None),
+        TensorType::Q8_0 => with(8, 0, &[(0, 2, 2)], Some(2)),
+        TensorType::MXFP4 => with(4, 0, &[(0, 1, 1)], Some(1)),
+        TensorType::Q2_K => with(2, 0, &[(0, 16, 1), (80, 84, 2)], None),
+        TensorType::Q3_K => with(2, 1, &[(96, 108, 1), (108, 110, 2)], None),
+        TensorType::Q4_K => with(4, 0, &[(0, 4, 2), (4, 16, 1)], None),
+        TensorType::Q5_K => with(4, 1, &[(0, 4, 2), (4, 16, 1)], None),
+        TensorType::Q6_K => with(4, 2, &[(192, 208, 1), (208, 210, 2)], None),
+        TensorType::IQ4_XS => with(4, 0, &[(0, 2, 2), (2, 8, 1)], Some(8)),
+        _ => None,
+    }
 }
 
 /// Packs up to 16 rows of `ty`, contiguous in `rows`, into `panel`, which has the bytes of 16 rows. Rows that are
