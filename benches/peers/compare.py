@@ -114,9 +114,9 @@ class Peer:
 
     def ask(self, **request):
         if self.process is None:
-            self.log = open(os.devnull, "w")
             self.process = subprocess.Popen([self.python, HERE / WORKERS[self.engine]], stdin=subprocess.PIPE,
-                                            stdout=subprocess.PIPE, stderr=self.log, text=True)
+                                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                                            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
@@ -156,6 +156,8 @@ class Peer:
         probes = ["pp256", "tg", "b8"] if any(c[0] == "b" for c in cases) else ["pp256", "tg"]
         probes += ["d1024"] if any(c[0] == "d" for c in cases) else []
         short = argparse.Namespace(**{**vars(a), "steps": 12, "batch_steps": 6})
+        # What failed may work in another run.
+        tries[:] = [t for t in tries if "score" in t]
         for settings in self.settings(a):
             if any(t["settings"] == settings for t in tries):
                 continue
