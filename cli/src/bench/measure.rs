@@ -53,7 +53,7 @@ impl Bench {
         let mut state = sequence as u32 ^ 0x9e37_79b9;
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (u64::from(state) * u64::from(self.n_vocab) >> 32) as u32
+            ((u64::from(state) * u64::from(self.n_vocab)) >> 32) as u32
         };
         (0..tokens).map(|_| next()).collect()
     }
