@@ -341,7 +341,7 @@ fn memory(figures: &mut Vec<Figure>, model: &Arc<Model>, options: &EngineOptions
     let mut shares = Vec::new();
     for i in 0..batch {
         let depth = context / 4 + i * (context * 5 / 8) / batch + i;
-        let filled = bench.fill(1, depth.min(context - 4), 1)?;
+        let filled = bench.fill(1, depth.min(context.saturating_sub(8)), 1)?;
         let stats = bench.stats();
         let used = stats.kv_tokens_used as f64 * geometry.token_bytes() as f64;
         shares.push(100.0 * used / stats.kv_bytes_used.max(1) as f64);
@@ -441,7 +441,7 @@ fn everything(
         }
         Ok(median(&mut speeds))
     };
-    let on = speed(options_for(options, pool, 32, depth + 40), 32, 16)?;
+    let on = speed(options_for(options, pool, 32, depth + 64), 32, 16)?;
     let off = EngineOptions {
         cpu_level: CpuLevel::Scalar.name(),
         ..options_for(options, &one_thread()?, 1, depth + 16)

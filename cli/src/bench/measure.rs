@@ -62,21 +62,20 @@ impl Bench {
     /// decode `room` more.
     pub fn fill(&self, batch: usize, depth: usize, room: usize) -> Result<Filled, Failure> {
         let chunk = self.engine.options().prefill_chunk;
-        let lengths = prompt_lengths(batch, depth.max(1), chunk);
+        let shares = shares(batch, depth.max(1), chunk);
         let mut requests = Vec::new();
-        for (i, &length) in lengths.iter().enumerate() {
+        for (i, share) in shares.iter().enumerate() {
             requests.push(RequestOptions {
-                prompt: Prompt::Ids(self.prompt(length, i)),
+                prompt: Prompt::Ids(self.prompt(share.prompt, i)),
                 temperature: 0.0,
-                // A sequence that began early decodes while the others' prompts are computed.
-                max_tokens: depth.max(1) - length + room + 2,
+                max_tokens: share.ahead + room + 1,
                 ignore_end_of_generation: true,
                 ..RequestOptions::default()
             });
         }
         let before = self.stats();
         let requests = self.engine.submit_batch(requests)?;
-        let wanted = lengths.iter().sum::<usize>() as u64;
+        let wanted = shares.iter().map(|s| s.prompt as u64).sum::<u64>();
         let started = Instant::now();
         while self.stats().prompt_tokens - before.prompt_tokens < wanted {
             self.step(&requests)?;
@@ -151,16 +150,42 @@ impl Bench {
     }
 }
 
-/// Lengths of prompts such that all sequences hold `depth` tokens when the last prompt is computed: prompts are computed
-/// one after the other in chunks, and whoever is done goes on by a token per step.
-fn prompt_lengths(batch: usize, depth: usize, chunk: usize) -> Vec<usize> {
-    let mut lengths = vec![depth; batch];
+/// How a sequence of several is filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Share {
+    /// Tokens of its prompt.
+    prompt: usize,
+    /// Most tokens it generates until the last prompt is computed.
+    ahead: usize,
+}
+
+/// Prompts such that all sequences hold `depth` tokens when the last prompt is computed: prompts are computed one after the
+/// other in chunks, and whoever is done goes on by a token per step. Where a prompt ends within a chunk the sequences
+/// differ by a token or two; many sequences of a small depth differ by the steps that their prompts take.
+fn shares(batch: usize, depth: usize, chunk: usize) -> Vec<Share> {
     let mut after = 0;
-    for length in lengths.iter_mut().rev() {
-        *length = depth.saturating_sub(after / chunk.max(1)).max(1);
-        after += *length;
-    }
-    lengths
+    let mut shares: Vec<Share> = (0..batch)
+        .map(|_| {
+            let steps = after / chunk.max(1);
+            let prompt = depth.saturating_sub(steps).max(1);
+            after += prompt;
+            // The token of the prompt's own step, and the step that a chunk begun elsewhere can add.
+            Share {
+                prompt,
+                ahead: steps + 2,
+            }
+        })
+        .collect();
+    shares.reverse();
+    shares
+}
+
+/// Tokens that the longest of `batch` sequences needs room for when they are filled to `depth` and decode `room` more.
+pub fn longest(batch: usize, depth: usize, room: usize, chunk: usize) -> usize {
+    let filled = shares(batch, depth.max(1), chunk)
+        .into_iter()
+        .map(|s| s.prompt + s.ahead);
+    filled.max().unwrap_or(0) + room + 1
 }
 
 #[cfg(test)]
@@ -169,9 +194,18 @@ mod tests {
 
     #[test]
     fn early_sequences_get_shorter_prompts() {
-        assert_eq!(prompt_lengths(1, 8192, 256), [8192]);
-        assert_eq!(prompt_lengths(3, 1, 256), [1, 1, 1]);
-        assert_eq!(prompt_lengths(3, 512, 256), [508, 510, 512]);
+        let prompts = |batch, depth| {
+            shares(batch, depth, 256)
+                .iter()
+                .map(|s| s.prompt)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(prompts(1, 8192), [8192]);
+        assert_eq!(prompts(3, 1), [1, 1, 1]);
+        assert_eq!(prompts(3, 512), [509, 510, 512]);
+        assert_eq!(longest(3, 512, 100, 256), 512 + 2 + 100 + 1);
+        // The first of a thousand sequences waits for three more steps.
+        assert_eq!(longest(1000, 0, 100, 256), 1 + 3 + 2 + 100 + 1);
     }
 
     #[test]
@@ -195,5 +229,22 @@ mod tests {
         assert_eq!(decoded.context, used as f64 + 16.0);
         bench.end(filled).unwrap();
         assert_eq!(bench.stats().kv_tokens_used, 0);
+    }
+
+    #[test]
+    fn sequences_that_wait_for_many_others_do_not_end_before_they_are_measured() {
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tolstoy-3m-Q8_0.gguf");
+        let model = Model::load(model.as_ref(), &Default::default(), &mut |_| true).unwrap();
+        let options = EngineOptions {
+            threads: 1,
+            prefill_chunk: 4,
+            max_running: 32,
+            context_length: longest(32, 2, 3, 4),
+            ..EngineOptions::default()
+        };
+        let bench = Bench::new(model, options).unwrap();
+        let filled = bench.fill(32, 2, 3).unwrap();
+        assert_eq!(bench.decode(&filled, 3).unwrap().tokens, 96);
+        assert!(bench.stats().running == 32);
     }
 }

@@ -215,7 +215,8 @@ pub fn run(args: &Args, json: bool) -> Outcome {
 
     let (model, load_time) = loading::load(&path, &model_options)?;
     let info = model.info();
-    plan.check(info.context_length)?;
+    let chunk = model.resolve(&options).prefill_chunk;
+    plan.check(info.context_length, chunk)?;
     let engine_options = plan.engine_options(&model, options, Arc::clone(&pool))?;
     let kv_type = kv_type(&model, &engine_options)?;
     let cores = machine.cores.min(pool.threads());
@@ -340,17 +341,21 @@ impl Plan {
         }
     }
 
-    /// Tokens a sequence holds in the end.
-    fn longest(&self) -> usize {
-        self.lengths().map(|(_, n)| n).max().unwrap_or(0)
+    /// Tokens a sequence needs room for.
+    fn longest(&self, chunk: usize) -> usize {
+        self.lengths(chunk).map(|(_, n)| n).max().unwrap_or(0)
     }
 
     /// Batches with the tokens each of their sequences needs room for.
-    fn lengths(&self) -> impl Iterator<Item = (usize, usize)> {
-        let prompts = self.prompts.iter().map(|n| (1, n + 2));
-        let decoding = self
-            .decoding()
-            .map(|(batch, depth)| (batch, depth.max(1) + self.steps(batch, depth) + 2));
+    fn lengths(&self, chunk: usize) -> impl Iterator<Item = (usize, usize)> {
+        let prompts = self
+            .prompts
+            .iter()
+            .map(move |n| (1, measure::longest(1, *n, 0, chunk)));
+        let decoding = self.decoding().map(move |(batch, depth)| {
+            let room = self.steps(batch, depth);
+            (batch, measure::longest(batch, depth, room, chunk))
+        });
         prompts.chain(decoding)
     }
 
@@ -362,19 +367,21 @@ impl Plan {
     }
 
     /// Refuses what the model was not made for.
-    fn check(&self, context: usize) -> Result<(), Failure> {
-        for n in &self.prompts {
-            if n + 2 > context {
+    fn check(&self, context: usize, chunk: usize) -> Result<(), Failure> {
+        for &n in &self.prompts {
+            let needed = measure::longest(1, n, 0, chunk);
+            if needed > context {
                 return Err(Failure::Usage(format!(
-                    "--prompt-tokens {n}: the model attends to {context} tokens, of which two are generated"
+                    "--prompt-tokens {n}: the model attends to {context} tokens, and {needed} are needed with those generated"
                 )));
             }
         }
         for (batch, depth) in self.decoding() {
             let steps = self.steps(batch, depth);
-            if depth.max(1) + steps + 2 > context {
+            let needed = measure::longest(batch, depth, steps, chunk);
+            if needed > context {
                 return Err(Failure::Usage(format!(
-                    "--depth {depth}: {steps} tokens are to be decoded after it and 2 beside them, but the model attends to {context} tokens"
+                    "--depth {depth}: {steps} tokens are to be decoded after it, for which {needed} are needed in all, but the model attends to {context} tokens"
                 )));
             }
         }
@@ -390,10 +397,11 @@ impl Plan {
     ) -> Result<EngineOptions, Failure> {
         let geometry = Geometry::new(kv_type(model, &options)?, model.body()?.layer_shapes())?;
         let blocks = |(batch, tokens): (usize, usize)| batch as u64 * tokens.div_ceil(BLOCK_TOKENS) as u64;
-        let most = self.lengths().map(blocks).max().unwrap_or(1);
-        let max_running = self.lengths().map(|(batch, _)| batch).max().unwrap_or(1);
+        let chunk = model.resolve(&options).prefill_chunk;
+        let most = self.lengths(chunk).map(blocks).max().unwrap_or(1);
+        let max_running = self.lengths(chunk).map(|(batch, _)| batch).max().unwrap_or(1);
         Ok(EngineOptions {
-            context_length: self.longest(),
+            context_length: self.longest(chunk),
             max_running,
             max_queued: max_running,
             kv_budget: most.saturating_mul(geometry.block_bytes() as u64),
@@ -406,7 +414,7 @@ impl Plan {
     fn check_memory(&self, engine: &Engine) -> Result<(), Failure> {
         let needed = engine.stats().kv_bytes_budget;
         let free = infer::memory::available();
-        if engine.context_length() < self.longest() || needed > free {
+        if engine.context_length() < self.longest(engine.options().prefill_chunk) || needed > free {
             return Err(Failure::Failed(format!(
                 "the keys and values of --batch and --depth take {} of memory, but {} are free",
                 crate::output::bytes(needed),
