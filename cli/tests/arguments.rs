@@ -117,6 +117,7 @@ fn every_command_has_help() {
         "generate",
         "chat",
         "batch",
+        "bench",
         "inspect",
         "check",
         "tokenize",
