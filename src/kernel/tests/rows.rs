@@ -95,6 +95,21 @@ fn halves_round_and_overflow_as_the_half_crate_does_at_every_level() {
 }
 
 #[test]
+fn every_half_and_bfloat16_is_read_as_the_half_crate_reads_it_at_every_level() {
+    let row: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    for k in levels() {
+        for ty in [RowType::F16, RowType::BF16] {
+            let mut sum = vec![0.0; 1 << 16];
+            k.add_weighted_rows(ty, &[1.0], &row, &mut sum);
+            for (y, v) in sum.iter().zip(values(ty, &row)) {
+                let y = f64::from(*y);
+                assert!(y == v || (y.is_nan() && v.is_nan()), "{k:?} {ty:?}: {y} for {v}");
+            }
+        }
+    }
+}
+
+#[test]
 fn dot_products_and_weighted_sums_match_at_every_width() {
     for k in levels() {
         for ty in TYPES {
