@@ -1,7 +1,7 @@
 //! The input rows of matrix products: as `f32`, and as signed bytes with scales where weights are quantized.
 
 use super::generic::matmul::{panel_columns, x_panel_bytes};
-use super::{CpuLevel, KernelError, Kernels, ThreadPool, for_each_chunk_mut};
+use super::{CpuLevel, KernelError, Kernels, Line, ThreadPool, for_each_chunk_mut};
 use crate::memory;
 
 /// Forms in which products need their activations.
@@ -36,11 +36,6 @@ pub struct Activations {
     panel_columns: usize,
     quantized_for: Option<CpuLevel>,
 }
-
-/// A line of the cache, so that panels begin at one.
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
 
 impl Activations {
     /// Buffers for up to `max_rows` rows of up to `max_width` values.
@@ -77,7 +72,7 @@ impl Activations {
             self.floats = memory::filled(0.0, floats, "activations")?;
         }
         if bytes.div_ceil(64) > self.bytes.len() {
-            self.bytes = memory::filled(Line([0; 64]), bytes.div_ceil(64), "quantized activations")?;
+            self.bytes = memory::filled(Line::ZERO, bytes.div_ceil(64), "quantized activations")?;
         }
         Ok(())
     }

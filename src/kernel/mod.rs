@@ -9,6 +9,7 @@
 mod aarch64;
 mod activations;
 mod arrays;
+pub mod attention;
 pub mod fp_env;
 mod generic;
 mod level;
@@ -32,6 +33,15 @@ pub use table::Kernels;
 
 use crate::memory::MemoryError;
 use crate::quant::TensorType;
+
+/// A line of the cache, for memory that begins at one.
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u8; 64]);
+
+impl Line {
+    pub(crate) const ZERO: Self = Self([0; 64]);
+}
 
 /// How a row of keys or values is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

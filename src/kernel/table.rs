@@ -5,6 +5,7 @@
     reason = "calls the entry points of a level after checking lengths and features"
 )]
 
+use super::generic::attention::{Scores, Sums};
 use super::generic::matmul::{JobView, PanelsFn};
 use super::{CpuLevel, RowType};
 use crate::quant::TensorType;
@@ -40,8 +41,9 @@ pub struct Kernels {
     pub(crate) rope_interleaved: unsafe fn(&mut [f32], &[f32], &[f32]),
     pub(crate) rope_neox: unsafe fn(&mut [f32], &[f32], &[f32]),
     pub(crate) store_row: unsafe fn(RowType, &[f32], &mut [u8]),
-    pub(crate) dot_rows: unsafe fn(RowType, &[f32], &[u8], &mut [f32]),
-    pub(crate) add_weighted_rows: unsafe fn(RowType, &[f32], &[u8], &mut [f32]),
+    pub(crate) store_key: unsafe fn(RowType, &[f32], *mut u8, usize),
+    pub(crate) scores: unsafe fn(&Scores),
+    pub(crate) weighted_sums: unsafe fn(&Sums),
     pub(crate) quantize_panel: QuantizeFn,
     pub(crate) panels: fn(TensorType) -> Option<PanelsFn>,
     pub(crate) exact: PanelsFn,
@@ -72,9 +74,10 @@ impl std::fmt::Debug for Kernels {
 macro_rules! define_level {
     ($S:ty, $level:expr $(, #[$attr:meta] ; quantize #[$quantize:meta])?) => {
         use $crate::kernel::RowType;
+        use $crate::kernel::generic::attention::{Scores, Sums};
         use $crate::kernel::generic::float::{Bf16, F16, F32, rows_exact, rows_float};
         use $crate::kernel::generic::matmul::{JobView, PanelsFn, panels};
-        use $crate::kernel::generic::{dense, elementwise, formats, ops, quantize, reduce, rows};
+        use $crate::kernel::generic::{attention, dense, elementwise, formats, ops, quantize, reduce, rows};
         use $crate::kernel::simd::Simd;
         use $crate::quant::TensorType;
 
@@ -96,8 +99,9 @@ macro_rules! define_level {
             fn rope_interleaved(x: &mut [f32], cos: &[f32], sin: &[f32]) -> () = ops::rope_interleaved::<S>;
             fn rope_neox(x: &mut [f32], cos: &[f32], sin: &[f32]) -> () = ops::rope_neox::<S>;
             fn store_row(ty: RowType, x: &[f32], out: &mut [u8]) -> () = rows::store::<S>;
-            fn dot_rows(ty: RowType, q: &[f32], r: &[u8], out: &mut [f32]) -> () = rows::dot::<S>;
-            fn add_weighted_rows(ty: RowType, w: &[f32], r: &[u8], acc: &mut [f32]) -> () = rows::add_weighted::<S>;
+            fn store_key(ty: RowType, x: &[f32], keys: *mut u8, slot: usize) -> () = attention::store_key::<S>;
+            fn scores(job: &Scores) -> () = attention::scores::<S>;
+            fn weighted_sums(job: &Sums) -> () = attention::weighted_sums::<S>;
             fn dot_kahan(a: &[f32], b: &[f32]) -> f32 = reduce::dot_kahan::<S>;
             fn matmul_f32(a: &[f32], b: &[f32], m: usize, k: usize, n: usize, c: &mut [f32]) -> () = dense::matmul::<S, f32>;
             fn matmul_i8(a: &[i8], b: &[i8], m: usize, k: usize, n: usize, c: &mut [i32]) -> () = dense::matmul::<S, i8>;
@@ -155,8 +159,9 @@ macro_rules! define_level {
             rope_interleaved,
             rope_neox,
             store_row,
-            dot_rows,
-            add_weighted_rows,
+            store_key,
+            scores,
+            weighted_sums,
             quantize_panel,
             panels: by_type,
             exact,
@@ -362,26 +367,6 @@ impl Kernels {
         assert_eq!(Some(out.len()), ty.row_bytes(x.len()));
         // SAFETY: lengths fit; a table exists only where its features do.
         unsafe { (self.store_row)(ty, x, out) }
-    }
-
-    /// out\[i\] ← q · row i for `out.len()` contiguous rows of `q.len()` values.
-    pub fn dot_rows(&self, ty: RowType, q: &[f32], rows: &[u8], out: &mut [f32]) {
-        assert_eq!(
-            Some(rows.len()),
-            ty.row_bytes(q.len()).and_then(|b| b.checked_mul(out.len()))
-        );
-        // SAFETY: as above.
-        unsafe { (self.dot_rows)(ty, q, rows, out) }
-    }
-
-    /// acc ← acc + Σ weights\[i\] · row i, in ascending i, over contiguous rows of `acc.len()` values.
-    pub fn add_weighted_rows(&self, ty: RowType, weights: &[f32], rows: &[u8], acc: &mut [f32]) {
-        assert_eq!(
-            Some(rows.len()),
-            ty.row_bytes(acc.len()).and_then(|b| b.checked_mul(weights.len()))
-        );
-        // SAFETY: as above.
-        unsafe { (self.add_weighted_rows)(ty, weights, rows, acc) }
     }
 
     /// Computes panels `from..to`, 16 rows each, of a checked job.

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::kernel::RowType;
 
 /// Tokens in a block. It divides the 256-token chunk of attention.
-pub const BLOCK_TOKENS: usize = 32;
+pub const BLOCK_TOKENS: usize = crate::kernel::attention::BLOCK;
 
 /// Keys and values of one layer and token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,10 +20,13 @@ pub struct LayerShape {
 /// Layout of a block, in bytes from its start:
 ///
 /// ```text
-/// layer 0: keys   [head 0: 32 rows of key_dim][head 1: ...]
+/// layer 0: keys   [head 0: key_dim columns of 32][head 1: ...]
 ///          values [head 0: 32 rows of value_dim][head 1: ...]
 /// layer 1: ...
 /// ```
+///
+/// This is what attention reads: scores have positions in their lanes, weighted values have elements. Eight-bit keys have
+/// the 32 scales of their positions before the columns, eight-bit values a scale before each row.
 #[derive(Debug, Clone)]
 pub struct Geometry {
     row_type: RowType,
@@ -104,7 +107,7 @@ impl Geometry {
         self.layers[layer].shape
     }
 
-    /// Where the key rows of a head lie in a block.
+    /// Where the key columns of a head lie in a block.
     pub(super) fn keys(&self, layer: usize, head: usize) -> std::ops::Range<usize> {
         let l = &self.layers[layer];
         let start = l.keys + head * l.key_head_bytes;

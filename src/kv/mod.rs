@@ -127,16 +127,16 @@ impl KvCache {
             .store(kernels, block, layer, position % BLOCK_TOKENS, k, v);
     }
 
-    /// Key rows of one head in the block that holds position `index * BLOCK_TOKENS`.
-    pub fn key_rows(&self, sequence: SequenceId, layer: usize, head: usize, index: usize) -> &[u8] {
+    /// Key columns of one head in the block that holds position `index * BLOCK_TOKENS`.
+    pub fn keys(&self, sequence: SequenceId, layer: usize, head: usize, index: usize) -> &[u8] {
         self.pool
-            .key_rows(self.tables[sequence.index()].blocks()[index], layer, head)
+            .keys(self.tables[sequence.index()].blocks()[index], layer, head)
     }
 
     /// Value rows, likewise.
-    pub fn value_rows(&self, sequence: SequenceId, layer: usize, head: usize, index: usize) -> &[u8] {
+    pub fn values(&self, sequence: SequenceId, layer: usize, head: usize, index: usize) -> &[u8] {
         self.pool
-            .value_rows(self.tables[sequence.index()].blocks()[index], layer, head)
+            .values(self.tables[sequence.index()].blocks()[index], layer, head)
     }
 }
 
@@ -185,9 +185,9 @@ mod tests {
         }
         cache.advance(s, 40);
         assert_eq!(cache.len(s), 40);
-        let rows: &[f32] = bytemuck::cast_slice(cache.key_rows(s, 2, 1, 1));
-        assert_eq!(rows[3 * 8 + 5], (35 * 1000 + 200 + 8 + 5) as f32);
-        let rows: &[f32] = bytemuck::cast_slice(cache.value_rows(s, 0, 1, 0));
+        let columns: &[f32] = bytemuck::cast_slice(cache.keys(s, 2, 1, 1));
+        assert_eq!(columns[5 * BLOCK_TOKENS + 3], (35 * 1000 + 200 + 8 + 5) as f32);
+        let rows: &[f32] = bytemuck::cast_slice(cache.values(s, 0, 1, 0));
         assert_eq!(rows[31 * 16 + 15], -((31 * 1000 + 31) as f32));
     }
 

@@ -205,9 +205,7 @@ impl Pool {
         let block = &mut memory[start..start + geometry.block_bytes()];
         let (ty, shape) = (geometry.row_type(), geometry.layer(layer));
         for (head, k) in k.chunks_exact(shape.key_dim).enumerate() {
-            let rows = &mut block[geometry.keys(layer, head)];
-            let row = rows.len() / BLOCK_TOKENS;
-            kernels.store_row(ty, k, &mut rows[slot * row..(slot + 1) * row]);
+            kernels.store_key(ty, k, &mut block[geometry.keys(layer, head)], slot);
         }
         for (head, v) in v.chunks_exact(shape.value_dim).enumerate() {
             let rows = &mut block[geometry.values(layer, head)];
@@ -216,13 +214,13 @@ impl Pool {
         }
     }
 
-    /// Key rows of one head of a block.
-    pub fn key_rows(&self, block: BlockId, layer: usize, head: usize) -> &[u8] {
+    /// Key columns of one head of a block.
+    pub fn keys(&self, block: BlockId, layer: usize, head: usize) -> &[u8] {
         &self.block(block)[self.geometry.keys(layer, head)]
     }
 
     /// Value rows of one head of a block.
-    pub fn value_rows(&self, block: BlockId, layer: usize, head: usize) -> &[u8] {
+    pub fn values(&self, block: BlockId, layer: usize, head: usize) -> &[u8] {
         &self.block(block)[self.geometry.values(layer, head)]
     }
 }

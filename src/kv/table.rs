@@ -6,7 +6,7 @@ use crate::memory::{self, MemoryError};
 
 /// Number of an open sequence in its cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SequenceId(pub(super) u32);
+pub struct SequenceId(pub(crate) u32);
 
 impl SequenceId {
     pub(super) fn index(self) -> usize {

@@ -9,7 +9,7 @@ const MAX_WIDTH: usize = 1 << 20;
 const MAX_HEADS: usize = 1 << 14;
 const MAX_EXPERTS: usize = 1 << 12;
 /// Attention keeps one head's row on the stack.
-pub const MAX_HEAD_DIM: usize = 1024;
+pub const MAX_HEAD_DIM: usize = crate::kernel::attention::MAX_DIM;
 
 /// Reads the metadata of one architecture: keys are given without its prefix.
 pub struct Keys<'a> {

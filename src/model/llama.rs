@@ -6,13 +6,15 @@
 use std::time::Instant;
 
 use super::Architecture;
-use super::attention::{AttentionShape, attend};
+use super::attention::attend;
 use super::config::{Config, Keys};
 use super::experts::{ExpertScratch, ExpertWeights, Experts};
 use super::rope::Rope;
 use super::step::{Step, Widths, elapsed};
 use super::weights::{Loader, Weight};
 use crate::error::{Error, Result};
+use crate::kernel::attention::AttentionShape;
+use crate::kernel::for_each_chunk_mut;
 use crate::kv::LayerShape;
 
 /// A loaded model of the family.
@@ -106,29 +108,38 @@ impl Llama {
         compute.add_bias(&mut ws.v, layer.v.bias.as_ref(), n);
 
         let v_width = n_kv_heads * c.value_dim;
-        let rotated = ws.q.chunks_exact_mut(q_width).zip(ws.k.chunks_exact_mut(k_width));
-        for (i, ((q, k), v)) in rotated.zip(ws.v.chunks_exact(v_width)).take(n).enumerate() {
-            ws.rope.rotate_interleaved(compute.kernels, i, q, c.key_dim);
-            ws.rope.rotate_interleaved(compute.kernels, i, k, c.key_dim);
-            step.kv.store(
-                compute.kernels,
-                rows[i].sequence,
-                index,
-                rows[i].position as usize,
-                k,
-                v,
+        let (q, k) = (&mut ws.q[..n * q_width], &mut ws.k[..n * k_width]);
+        for (x, width) in [(q, q_width), (k, k_width)] {
+            for_each_chunk_mut(compute.pool, x, width, |i, x| {
+                ws.rope.rotate_interleaved(compute.kernels, i, x, c.key_dim);
+            });
+        }
+        for (i, row) in rows.iter().enumerate() {
+            let (k, v) = (
+                &ws.k[i * k_width..(i + 1) * k_width],
+                &ws.v[i * v_width..(i + 1) * v_width],
             );
+            let position = row.position as usize;
+            step.kv
+                .store(compute.kernels, row.sequence, index, position, k, v);
         }
 
         let shape = AttentionShape {
-            layer: index,
             n_heads,
             n_kv_heads,
             key_dim: c.key_dim,
             value_dim: c.value_dim,
             scale: c.attention_scale,
         };
-        attend(&compute, step.kv, rows, &shape, &ws.q, &mut ws.attended);
+        attend(
+            &compute,
+            step.kv,
+            &ws.runs,
+            index,
+            &shape,
+            &ws.q[..n * q_width],
+            &mut ws.attended[..n * n_heads * c.value_dim],
+        )?;
         let output = &layer.attention_output;
         compute.matmul(
             &mut ws.activations,
@@ -137,9 +148,7 @@ impl Llama {
             &mut [(&output.weight, &mut ws.delta[..])],
         )?;
         compute.add_bias(&mut ws.delta, output.bias.as_ref(), n);
-        compute
-            .kernels
-            .add_in_place(&mut ws.x[..n * c.n_embd], &ws.delta[..n * c.n_embd]);
+        compute.add(&mut ws.x, &ws.delta, c.n_embd, n);
         step.times.attention += elapsed(start);
         Ok(())
     }
@@ -169,9 +178,7 @@ impl Llama {
                     &mut [(&down.weight, &mut ws.delta[..])],
                 )?;
                 compute.add_bias(&mut ws.delta, down.bias.as_ref(), n);
-                compute
-                    .kernels
-                    .add_in_place(&mut ws.x[..n * c.n_embd], &ws.delta[..n * c.n_embd]);
+                compute.add(&mut ws.x, &ws.delta, c.n_embd, n);
             }
             FeedForward::Experts(experts) => {
                 let scratch = ExpertScratch {
@@ -199,7 +206,7 @@ impl Architecture for Llama {
     }
 
     fn forward(&self, step: &mut Step<'_>) -> Result<()> {
-        step.check()?;
+        step.begin()?;
         step.embed(&self.embedding)?;
         for (i, row) in step.rows.iter().enumerate() {
             step.workspace.rope.set(&self.rope, i, row.position);

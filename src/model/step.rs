@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::times::ComponentTimes;
 use super::weights::Weight;
 use crate::error::{Error, Result};
+use crate::kernel::attention::Run;
 use crate::kernel::{
     Activations, Forms, Kernels, MatmulJob, Precision, ThreadPool, for_each_chunk_mut, matmul,
 };
@@ -125,6 +126,13 @@ impl Compute<'_> {
         });
     }
 
+    /// `x += y` for `rows` rows of `width`.
+    pub fn add(&self, x: &mut [f32], y: &[f32], width: usize, rows: usize) {
+        for_each_chunk_mut(self.pool, &mut x[..rows * width], width, |row, x| {
+            self.kernels.add_in_place(x, &y[row * width..(row + 1) * width]);
+        });
+    }
+
     /// Adds `bias` to each row of `x`.
     pub fn add_bias(&self, x: &mut [f32], bias: Option<&Vec<f32>>, rows: usize) {
         let Some(bias) = bias else { return };
@@ -175,6 +183,7 @@ pub struct Workspace {
     pub(super) up: Vec<f32>,
     pub(super) activations: Activations,
     pub(super) hidden: Activations,
+    pub(super) runs: Vec<Run>,
     pub(super) rope: super::rope::RopeTable,
     pub(super) experts: super::experts::ExpertBuffers,
     logits: Vec<f32>,
@@ -206,6 +215,7 @@ impl Workspace {
             up: buffer(w.n_ff)?,
             activations: Activations::new(max_rows, widest)?,
             hidden: Activations::new(max_rows, w.n_ff)?,
+            runs: memory::with_capacity(max_rows, "the buffers of a step")?,
             rope: super::rope::RopeTable::new(max_rows, w.rope_pairs)?,
             experts: super::experts::ExpertBuffers::new(w, max_rows)?,
             logits: memory::filled(
@@ -261,8 +271,8 @@ pub struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Refuses a step that is too large for its workspace.
-    pub(super) fn check(&self) -> Result<()> {
+    /// Refuses a step that is too large for its workspace, and finds the rows that belong together.
+    pub(super) fn begin(&mut self) -> Result<()> {
         let logit_rows = self.rows.iter().filter(|r| r.wants_logits).count();
         if self.rows.len() > self.workspace.max_rows || logit_rows > self.workspace.max_logit_rows {
             return Err(Error::InvalidArgument(format!(
@@ -272,6 +282,7 @@ impl Step<'_> {
                 self.workspace.max_logit_rows
             )));
         }
+        super::attention::find_runs(self.rows, &mut self.workspace.runs);
         Ok(())
     }
 

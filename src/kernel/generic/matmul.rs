@@ -88,8 +88,8 @@ impl JobView {
 pub(crate) fn panel_columns(max: usize, columns: usize) -> usize {
     match columns {
         0 | 1 => 1,
-        2 => 2,
-        3 | 4 => 4,
+        // Two columns would take as long as four.
+        2..=4 => 4,
         _ if max < 8 => 4,
         5 | 6 => 6,
         7 | 8 => 8,
@@ -129,7 +129,7 @@ pub(crate) unsafe fn panels<S: Simd, F: Format>(job: &JobView, from: usize, to: 
         width = panel_columns(S::MAX_COLUMNS, job.columns);
         room = gathered.len();
         while width > 1 && width * column_bytes > room {
-            width = if width > 4 { width - 2 } else { width / 2 };
+            width = if width > 4 { width - 2 } else { 1 };
         }
     }
     let stride = column_bytes * width;
@@ -196,7 +196,6 @@ unsafe fn block<S: Simd, F: Format>(
     unsafe {
         match columns.width {
             1 => tiles::<S, F, 1, 1>(job, from, to, columns, scales),
-            2 => tiles::<S, F, 1, 2>(job, from, to, columns, scales),
             6 if S::MAX_COLUMNS >= 6 => tiles::<S, F, 2, 6>(job, from, to, columns, scales),
             8 if S::MAX_COLUMNS >= 8 => tiles::<S, F, 1, 8>(job, from, to, columns, scales),
             _ if S::TILE_ROWS == 2 => tiles::<S, F, 2, 4>(job, from, to, columns, scales),

@@ -5,6 +5,7 @@
     reason = "loops over fixed sizes and small tiles: the index form says which array moves and compiles to vectors"
 )]
 
+pub(crate) mod attention;
 pub(crate) mod dense;
 pub(crate) mod elementwise;
 pub(crate) mod float;

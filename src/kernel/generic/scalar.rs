@@ -40,6 +40,7 @@ fn map2(a: F, b: F, f: impl Fn(f32, f32) -> f32) -> F {
     r
 }
 
+// Integer products are calls: unrolled into tiles, their scalar code is a megabyte that no one wants to load.
 impl Simd for Scalar {
     const LANES: usize = LANES;
     const REGISTERS: usize = 8;
@@ -182,7 +183,7 @@ impl Simd for Scalar {
     unsafe fn to_float(a: I) -> F {
         map1(a, |x| x as i32 as f32)
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn pairs(a: I, b: I) -> I {
         let half = |x: u32, i: u32| i32::from((x >> (16 * i)) as i16);
         int2(a, b, |a, b| {
@@ -198,7 +199,7 @@ impl Simd for Scalar {
         }
         r
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn lookup(table: I, index: I) -> I {
         let value = |x: u32| (table[x as usize / 4 % 4] >> (8 * (x % 4))) & 255;
         int2(index, index, |x, _| {
@@ -206,7 +207,7 @@ impl Simd for Scalar {
             value(b[0]) | value(b[1]) << 8 | value(b[2]) << 16 | value(b[3]) << 24
         })
     }
-    #[inline(always)]
+    #[inline(never)]
     unsafe fn dot(acc: I, w: I, x: I) -> I {
         let mut r = acc;
         for i in 0..LANES {

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 pub use system::available_cpus;
 
-use super::KernelError;
+use super::{KernelError, Line};
 use crate::memory;
 use crate::sync::thread::{Builder, JoinHandle};
 use crate::sync::{
@@ -98,7 +98,7 @@ struct Shared {
     done: Condvar,
     stop: AtomicBool,
     spin: Duration,
-    scratch: Vec<UnsafeCell<Vec<u8>>>,
+    scratch: Vec<UnsafeCell<Vec<Line>>>,
 }
 
 // SAFETY: `task` is written only while no worker is joined and none can join (state is closed) and read only by joined
@@ -153,8 +153,8 @@ impl ThreadPool {
         let mut scratch = memory::with_capacity(threads, "a thread pool")?;
         for _ in 0..threads {
             scratch.push(UnsafeCell::new(memory::filled(
-                0,
-                if MODELLED { 0 } else { SCRATCH },
+                Line::ZERO,
+                if MODELLED { 0 } else { SCRATCH / size_of::<Line>() },
                 "a worker's scratch memory",
             )?));
         }
@@ -269,7 +269,7 @@ impl ThreadPool {
     )]
     pub(crate) unsafe fn scratch(&self, worker: usize) -> &mut [u8] {
         // SAFETY: exclusive by the caller's promise.
-        unsafe { &mut *self.shared.scratch[worker].get() }
+        bytemuck::cast_slice_mut(unsafe { &mut *self.shared.scratch[worker].get() })
     }
 }
 

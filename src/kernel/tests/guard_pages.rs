@@ -145,29 +145,68 @@ fn operations_on_callers_arrays_stay_inside_them() {
 
 #[test]
 fn row_operations_stay_inside_their_slices() {
-    let (mut gr, mut ga, mut gq) = (
-        Guarded::new(1 << 13),
-        Guarded::new(1 << 12),
-        Guarded::new(1 << 12),
-    );
+    let (mut gr, mut gq) = (Guarded::new(1 << 13), Guarded::new(1 << 12));
     for k in levels() {
         for ty in [RowType::F32, RowType::F16, RowType::BF16, RowType::Q8] {
             for n in (1..70).chain([127, 128, 129, 255, 300]) {
                 for at_end in [true, false] {
                     let bytes = ty.row_bytes(n).unwrap();
-                    let (rows, acc, q) = (
-                        gr.slice::<u8>(3 * bytes, at_end),
-                        ga.slice(n, at_end),
-                        gq.slice(n, at_end),
-                    );
+                    let (rows, q) = (gr.slice::<u8>(3 * bytes, at_end), gq.slice(n, at_end));
                     q.copy_from_slice(&Rng(n as u64).vec(n));
                     for row in rows.chunks_mut(bytes) {
                         k.store_row(ty, q, row);
                     }
-                    let mut out = [0.0; 3];
-                    k.dot_rows(ty, q, rows, &mut out);
-                    k.add_weighted_rows(ty, &out, rows, acc);
-                    assert!(out[0] == out[2]);
+                    assert_eq!(rows[..bytes], rows[2 * bytes..]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_stays_inside_its_slices() {
+    struct Block<'a>(RowType, &'a [u8], &'a [u8]);
+    impl attention::KeyValues for Block<'_> {
+        fn row_type(&self) -> RowType {
+            self.0
+        }
+        fn keys(&self, _: u32, _: usize, _: usize) -> &[u8] {
+            self.1
+        }
+        fn values(&self, _: u32, _: usize, _: usize) -> &[u8] {
+            self.2
+        }
+    }
+    let pool = pool(1);
+    let (mut gk, mut gv) = (Guarded::new(1 << 15), Guarded::new(1 << 15));
+    let (mut gq, mut go) = (Guarded::new(1 << 14), Guarded::new(1 << 14));
+    for k in levels() {
+        for ty in [RowType::F32, RowType::F16, RowType::BF16, RowType::Q8] {
+            for dim in (1..36).chain([63, 64, 65, 96, 100, 128, 130, 200]) {
+                for at_end in [true, false] {
+                    let bytes = ty.row_bytes(dim).unwrap() * attention::BLOCK;
+                    let (keys, values) = (gk.slice::<u8>(bytes, at_end), gv.slice::<u8>(bytes, at_end));
+                    let (q, out) = (gq.slice::<f32>(6 * dim, at_end), go.slice::<f32>(6 * dim, at_end));
+                    q.copy_from_slice(&Rng(dim as u64).vec(6 * dim));
+                    for (t, values) in values.chunks_mut(bytes / attention::BLOCK).enumerate() {
+                        k.store_key(ty, &q[..dim], keys, t);
+                        k.store_row(ty, &q[dim..2 * dim], values);
+                    }
+                    let shape = attention::AttentionShape {
+                        n_heads: 3,
+                        n_kv_heads: 1,
+                        key_dim: dim,
+                        value_dim: dim,
+                        scale: 1.0,
+                    };
+                    let run = attention::Run {
+                        sequence: 0,
+                        first: 0,
+                        rows: 2,
+                        position: 30,
+                    };
+                    attention::attend(k, &pool, &shape, &Block(ty, keys, values), &[run], q, out).unwrap();
+                    assert!(out.iter().all(|v| v.is_finite()));
                 }
             }
         }

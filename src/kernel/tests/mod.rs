@@ -1,6 +1,7 @@
 //! Tests of the kernels at every level this CPU has.
 
 mod arrays;
+mod attention;
 #[cfg(unix)]
 mod guard_pages;
 mod ops;

@@ -1,13 +1,13 @@
-//! Rows of keys and values: storing, dot products, weighted sums.
+//! Rows of keys and values as they are stored.
 
 use super::super::*;
 use super::{Rng, levels};
 
-const TYPES: [RowType; 4] = [RowType::F32, RowType::F16, RowType::BF16, RowType::Q8];
+pub(super) const TYPES: [RowType; 4] = [RowType::F32, RowType::F16, RowType::BF16, RowType::Q8];
 const WIDTHS: [usize; 9] = [1, 5, 8, 16, 20, 64, 96, 128, 259];
 
 /// What a stored row stands for, read independently of the kernels.
-fn values(ty: RowType, row: &[u8]) -> Vec<f64> {
+pub(super) fn values(ty: RowType, row: &[u8]) -> Vec<f64> {
     let pair = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]);
     match ty {
         RowType::F32 => row
@@ -29,7 +29,7 @@ fn values(ty: RowType, row: &[u8]) -> Vec<f64> {
     }
 }
 
-fn stored(k: &Kernels, ty: RowType, x: &[f32], width: usize) -> Vec<u8> {
+pub(super) fn stored(k: &Kernels, ty: RowType, x: &[f32], width: usize) -> Vec<u8> {
     let bytes = ty.row_bytes(width).unwrap();
     let mut rows = vec![0xee; bytes * (x.len() / width)];
     for (x, row) in x.chunks(width).zip(rows.chunks_mut(bytes)) {
@@ -97,73 +97,16 @@ fn halves_round_and_overflow_as_the_half_crate_does_at_every_level() {
 #[test]
 fn every_half_and_bfloat16_is_read_as_the_half_crate_reads_it_at_every_level() {
     let row: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    let mut block = row.clone();
+    block.resize(attention::BLOCK * row.len(), 0);
     for k in levels() {
         for ty in [RowType::F16, RowType::BF16] {
             let mut sum = vec![0.0; 1 << 16];
-            k.add_weighted_rows(ty, &[1.0], &row, &mut sum);
+            k.weighted_sums(ty, &block, 1, (&[1.0], 0, 1), &mut sum, 1 << 16);
             for (y, v) in sum.iter().zip(values(ty, &row)) {
                 let y = f64::from(*y);
                 assert!(y == v || (y.is_nan() && v.is_nan()), "{k:?} {ty:?}: {y} for {v}");
             }
-        }
-    }
-}
-
-#[test]
-fn dot_products_and_weighted_sums_match_at_every_width() {
-    for k in levels() {
-        for ty in TYPES {
-            for width in WIDTHS {
-                for n in [0, 1, 7] {
-                    let mut rng = Rng((width + n) as u64);
-                    let rows = stored(k, ty, &rng.vec(width * n), width);
-                    let rows_values: Vec<Vec<f64>> = rows
-                        .chunks(ty.row_bytes(width).unwrap())
-                        .map(|r| values(ty, r))
-                        .collect();
-                    let (q, weights, start) = (rng.vec(width), rng.vec(n), rng.vec(width));
-                    let mut dots = vec![f32::NAN; n];
-                    k.dot_rows(ty, &q, &rows, &mut dots);
-                    for (y, row) in dots.iter().zip(&rows_values) {
-                        let r: f64 = row.iter().zip(&q).map(|(a, b)| a * f64::from(*b)).sum();
-                        assert!(
-                            (f64::from(*y) - r).abs() <= 1e-6 * width as f64,
-                            "{k:?} {ty:?} {width}: {y} {r}"
-                        );
-                    }
-                    let mut acc = start.clone();
-                    k.add_weighted_rows(ty, &weights, &rows, &mut acc);
-                    for (i, y) in acc.iter().enumerate() {
-                        let sum: f64 = rows_values
-                            .iter()
-                            .zip(&weights)
-                            .map(|(row, w)| row[i] * f64::from(*w))
-                            .sum();
-                        let r = f64::from(start[i]) + sum;
-                        assert!(
-                            (f64::from(*y) - r).abs() <= 2e-6,
-                            "{k:?} {ty:?} {width} {i}: {y} {r}"
-                        );
-                    }
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn rows_added_in_two_calls_give_the_bits_of_one() {
-    for k in levels() {
-        for ty in TYPES {
-            let mut rng = Rng(4);
-            let (width, bytes) = (72, ty.row_bytes(72).unwrap());
-            let rows = stored(k, ty, &rng.vec(width * 9), width);
-            let weights = rng.vec(9);
-            let (mut once, mut twice) = (vec![0.0; width], vec![0.0; width]);
-            k.add_weighted_rows(ty, &weights, &rows, &mut once);
-            k.add_weighted_rows(ty, &weights[..4], &rows[..4 * bytes], &mut twice);
-            k.add_weighted_rows(ty, &weights[4..], &rows[4 * bytes..], &mut twice);
-            assert_eq!(once, twice, "{k:?} {ty:?}");
         }
     }
 }

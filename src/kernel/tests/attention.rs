@@ -1,0 +1,226 @@
+//! Attention against two plain passes in `f64`, and against itself in other company.
+
+use super::super::attention::*;
+use super::super::*;
+use super::rows::{TYPES, stored, values};
+use super::{Rng, levels, pool};
+
+/// Keys and values of one sequence per entry, in blocks.
+struct Cache {
+    ty: RowType,
+    n_kv_heads: usize,
+    /// \[sequence\]\[head\]\[block\]
+    keys: Vec<Vec<Vec<Vec<u8>>>>,
+    values: Vec<Vec<Vec<Vec<u8>>>>,
+    /// What is stored, read independently: \[sequence\]\[head\]\[position\].
+    key_values: Vec<Vec<Vec<Vec<f64>>>>,
+    value_values: Vec<Vec<Vec<Vec<f64>>>>,
+}
+
+impl Cache {
+    fn random(k: &Kernels, ty: RowType, s: &AttentionShape, lengths: &[usize]) -> Self {
+        let mut rng = Rng(77);
+        let mut cache = Self {
+            ty,
+            n_kv_heads: s.n_kv_heads,
+            keys: vec![],
+            values: vec![],
+            key_values: vec![],
+            value_values: vec![],
+        };
+        for &n in lengths {
+            let (mut keys, mut vals, mut kv, mut vv) = (vec![], vec![], vec![], vec![]);
+            for _ in 0..s.n_kv_heads {
+                let blocks = n.div_ceil(BLOCK);
+                // What lies behind the last position must not matter: it is not a number.
+                let mut key_blocks = vec![vec![0xff; ty.row_bytes(s.key_dim).unwrap() * BLOCK]; blocks];
+                let value_bytes = ty.row_bytes(s.value_dim).unwrap();
+                let mut value_blocks = vec![vec![0xff; value_bytes * BLOCK]; blocks];
+                let (mut head_keys, mut head_values) = (vec![], vec![]);
+                for t in 0..n {
+                    let x = rng.vec(s.key_dim);
+                    k.store_key(ty, &x, &mut key_blocks[t / BLOCK], t % BLOCK);
+                    head_keys.push(values(ty, &stored(k, ty, &x, s.key_dim)));
+                    let row = stored(k, ty, &rng.vec(s.value_dim), s.value_dim);
+                    value_blocks[t / BLOCK][t % BLOCK * value_bytes..][..value_bytes].copy_from_slice(&row);
+                    head_values.push(values(ty, &row));
+                }
+                keys.push(key_blocks);
+                vals.push(value_blocks);
+                kv.push(head_keys);
+                vv.push(head_values);
+            }
+            cache.keys.push(keys);
+            cache.values.push(vals);
+            cache.key_values.push(kv);
+            cache.value_values.push(vv);
+        }
+        cache
+    }
+
+    /// Two passes: all scores, then their softmax and the weighted values.
+    fn reference(&self, s: &AttentionShape, sequence: usize, position: usize, q: &[f32]) -> Vec<f64> {
+        let group = s.n_heads / self.n_kv_heads;
+        let mut out = vec![];
+        for (h, q) in q.chunks(s.key_dim).enumerate() {
+            let keys = &self.key_values[sequence][h / group];
+            let scores: Vec<f64> = keys[..=position]
+                .iter()
+                .map(|k| k.iter().zip(q).map(|(a, b)| a * f64::from(*b)).sum::<f64>() * f64::from(s.scale))
+                .collect();
+            let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            for d in 0..s.value_dim {
+                let rows = &self.value_values[sequence][h / group];
+                out.push(weights.iter().zip(rows).map(|(w, v)| w * v[d]).sum::<f64>() / sum);
+            }
+        }
+        out
+    }
+}
+
+impl KeyValues for Cache {
+    fn row_type(&self) -> RowType {
+        self.ty
+    }
+    fn keys(&self, sequence: u32, head: usize, index: usize) -> &[u8] {
+        &self.keys[sequence as usize][head][index]
+    }
+    fn values(&self, sequence: u32, head: usize, index: usize) -> &[u8] {
+        &self.values[sequence as usize][head][index]
+    }
+}
+
+fn shape(n_heads: usize, n_kv_heads: usize, key_dim: usize, value_dim: usize) -> AttentionShape {
+    AttentionShape {
+        n_heads,
+        n_kv_heads,
+        key_dim,
+        value_dim,
+        scale: 2.0 / (key_dim as f32).sqrt(),
+    }
+}
+
+const SHAPES: [(usize, usize, usize, usize); 6] = [
+    (4, 2, 64, 64),
+    (3, 3, 16, 16),
+    (8, 1, 40, 24),
+    (6, 2, 128, 96),
+    (70, 1, 8, 5),
+    (2, 1, 33, 130),
+];
+
+#[test]
+fn attention_equals_two_plain_passes() {
+    let pool = pool(2);
+    for k in levels() {
+        for ty in TYPES {
+            for (h, kv, kd, vd) in SHAPES {
+                let s = shape(h, kv, kd, vd);
+                let lengths = [1, 31, 32, 33, 300, 530];
+                let cache = Cache::random(k, ty, &s, &lengths);
+                let runs: Vec<Run> = lengths
+                    .iter()
+                    .enumerate()
+                    .map(|(i, &n)| Run {
+                        sequence: i as u32,
+                        first: i,
+                        rows: 1,
+                        position: n - 1,
+                    })
+                    .collect();
+                let q = Rng(5).vec(lengths.len() * h * kd);
+                let mut out = vec![f32::NAN; lengths.len() * h * vd];
+                attend(k, &pool, &s, &cache, &runs, &q, &mut out).unwrap();
+                for (i, &n) in lengths.iter().enumerate() {
+                    let expected = cache.reference(&s, i, n - 1, &q[i * h * kd..(i + 1) * h * kd]);
+                    let found = &out[i * h * vd..(i + 1) * h * vd];
+                    let error: f64 = expected
+                        .iter()
+                        .zip(found)
+                        .map(|(e, f)| (e - f64::from(*f)).powi(2))
+                        .sum();
+                    let power: f64 = expected.iter().map(|e| e * e).sum();
+                    assert!(
+                        error <= 1e-11 * power,
+                        "{k:?} {ty:?} {s:?} {n}: {}",
+                        error / power
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_alone_in_any_chunk_and_with_any_number_of_threads() {
+    let pools = [pool(1), pool(2), pool(4)];
+    for k in levels() {
+        for ty in TYPES {
+            for (h, kv, kd, vd) in SHAPES {
+                let s = shape(h, kv, kd, vd);
+                let n = 300;
+                let cache = Cache::random(k, ty, &s, &[n]);
+                let q = Rng(6).vec(n * h * kd);
+                let run = |first: usize, rows: usize| Run {
+                    sequence: 0,
+                    first,
+                    rows,
+                    position: first,
+                };
+                let attended = |pool: &ThreadPool, runs: &[Run]| {
+                    let mut out = vec![f32::NAN; n * h * vd];
+                    attend(k, pool, &s, &cache, runs, &q, &mut out).unwrap();
+                    out.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+                };
+                let whole = attended(&pools[0], &[run(0, n)]);
+                let alone: Vec<Run> = (0..n).map(|i| run(i, 1)).collect();
+                assert!(attended(&pools[1], &alone) == whole, "{k:?} {ty:?} {s:?} alone");
+                let parts = [run(0, 7), run(7, 250), run(257, 43)];
+                assert!(
+                    attended(&pools[2], &parts) == whole,
+                    "{k:?} {ty:?} {s:?} in parts"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn shapes_and_runs_that_do_not_fit_are_errors() {
+    let (k, pool) = (Kernels::for_level(CpuLevel::Scalar).unwrap(), pool(1));
+    let s = shape(4, 2, 8, 8);
+    let cache = Cache::random(k, RowType::F32, &s, &[4]);
+    let run = Run {
+        sequence: 0,
+        first: 0,
+        rows: 1,
+        position: 3,
+    };
+    let mut out = vec![0.0; 64];
+    let mut attended = |s: AttentionShape, run: Run| {
+        attend(k, &pool, &s, &cache, &[run], &[0.0; 64], &mut out).map_err(|e| e.to_string())
+    };
+    assert!(attended(s, run).is_ok());
+    let e = attended(s, Run { rows: 3, ..run }).unwrap_err();
+    assert!(e.contains("within 2 rows"), "{e}");
+    assert!(
+        attended(
+            s,
+            Run {
+                first: usize::MAX,
+                ..run
+            }
+        )
+        .is_err()
+    );
+    for bad in [
+        shape(3, 2, 8, 8),
+        shape(4, 0, 8, 8),
+        shape(4, 2, 0, 8),
+        shape(4, 2, 8, MAX_DIM + 1),
+    ] {
+        assert!(attended(bad, run).unwrap_err().contains("whole groups"));
+    }
+}
