@@ -27,7 +27,11 @@ fn values_outside_their_range_are_refused_with_the_range_and_exit_code_2() {
         ("--seed", "18446744073709551616", "expected integer"),
         ("--threads", "100000", "0..=1024"),
         ("--kv-type", "f64", "f32|f16|bf16|q8"),
-        ("--cpu-level", "sse", "auto|scalar|avx2|avx512|neon"),
+        (
+            "--cpu-level",
+            "sse",
+            "auto|scalar|sse41|avx2|avx_vnni|avx512|neon|neon_dotprod|i8mm",
+        ),
         ("--repetition-penalty", "0", "0 < x <= 100"),
         ("--ids", "1,two", "found 'two' as number 2"),
         ("--ids", "", "found none"),

@@ -35,7 +35,17 @@ const fn float(min: f64, max: f64) -> Kind {
 pub const MAX_TOKENS_LIMIT: u64 = i32::MAX as u64;
 
 /// Words for a CPU level, in the C API, the command and `INFER_CPU_LEVEL` alike.
-pub const CPU_LEVELS: &[&str] = &["auto", "scalar", "avx2", "avx512", "neon"];
+pub const CPU_LEVELS: &[&str] = &[
+    "auto",
+    "scalar",
+    "sse41",
+    "avx2",
+    "avx_vnni",
+    "avx512",
+    "neon",
+    "neon_dotprod",
+    "i8mm",
+];
 
 /// Words for the element type of the KV cache.
 pub const KV_TYPES: &[&str] = &["auto", "f32", "f16", "bf16", "q8"];
