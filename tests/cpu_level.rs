@@ -36,13 +36,13 @@ fn the_variable_lowers_the_level_and_never_raises_it() {
     assert_eq!(selected(None), detected);
     assert_eq!(selected(Some("auto")), detected);
     assert_eq!(selected(Some("scalar")), "scalar");
-    for level in [CpuLevel::Avx2, CpuLevel::Avx512, CpuLevel::Neon] {
+    for level in CpuLevel::ALL {
         assert_eq!(selected(Some(level.name())), level.clamped().name());
     }
     for word in ["", "AVX2", "sse"] {
         let e = selected(Some(word));
         assert!(
-            e.contains(&format!("unknown CPU level \"{word}\"")) && e.contains("auto, scalar, avx2"),
+            e.contains(&format!("unknown CPU level \"{word}\"")) && e.contains("auto, scalar, sse41, avx2"),
             "{e}"
         );
     }
@@ -50,7 +50,7 @@ fn the_variable_lowers_the_level_and_never_raises_it() {
 
 #[test]
 fn every_available_level_has_kernels_and_no_other_has() {
-    for level in [CpuLevel::Scalar, CpuLevel::Avx2, CpuLevel::Avx512, CpuLevel::Neon] {
+    for level in CpuLevel::ALL {
         let kernels = Kernels::for_level(level);
         assert_eq!(kernels.is_some(), CpuLevel::available().contains(&level));
         assert!(kernels.is_none_or(|k| k.level() == level));

@@ -44,7 +44,7 @@ one chunk of somebody else's prompt at most, and pays with a longer wait for the
 `max_running` down: fewer rows in a step, faster steps. `max_queued` down: a service that is full says so at once
 instead of keeping clients waiting. `deadline_ms` ends a request that takes too long.
 
-**Memory.** Weights: only another file is smaller; `load_mode` mmap lets the system share and drop their pages.
+**Memory.** Weights: only another file is smaller.
 Cache: `context_length` and `max_running` down, `kv_type` q8 (half of f16), or `kv_budget` in bytes; requests that do
 not fit wait. Workspace: `prefill_chunk` and `max_running` down. `memory_budget` refuses a model that is too large
 before anything is allocated; `infer inspect FILE` and `infer_model_estimate` tell beforehand.

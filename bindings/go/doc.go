@@ -22,7 +22,7 @@
 // Models, engines, requests, thread pools and kernels may be used from any number of goroutines at the same time, Close
 // included. An engine has one goroutine that reads the events of all its requests from the library; it never waits for
 // a consumer. What a consumer has not read yet is joined into fewer, longer events. A thousand streams therefore need
-// one blocked thread, not a thousand.
+// a few threads, not a thousand.
 //
 // # Cancelling
 //

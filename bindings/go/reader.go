@@ -1,26 +1,19 @@
 package infer
 
-/*
-#include <stdlib.h>
-#include "infer.h"
-*/
+// #include "infer.h"
 import "C"
 
 import (
 	"context"
 	"sync"
 	"time"
-	"unsafe"
 )
-
-// Events the reading goroutine takes from the library at once.
-const readCapacity = 64
 
 // engineState is what outlives an [Engine] that the garbage collector found: requests and the reading goroutine refer
 // to it and not to the Engine.
 //
-// The reading goroutine enters the library only while live is positive. Every request that was accepted gets a last
-// event, at the latest when the engine is freed, so that its wait there needs no timeout and nothing to interrupt it.
+// The reading goroutine waits for events only while live is positive. Every request that was accepted gets a last
+// event, at the latest when the engine is freed, so that its wait needs no timeout and nothing to interrupt it.
 type engineState struct {
 	handle     handle[*C.infer_engine]
 	queue      *C.infer_queue
@@ -150,21 +143,18 @@ func (s *engineState) wakeIdle() {
 
 // read is the reading goroutine.
 func (s *engineState) read() {
-	memory := C.calloc(readCapacity, C.sizeof_infer_event)
-	events := unsafe.Slice((*C.infer_event)(memory), readCapacity)
+	reader := newQueueReader(s.queue)
+	defer reader.close()
 	receivers := make([]*mailbox, readCapacity)
 	for s.awaitLive() {
-		var n C.size_t
-		status := C.infer_queue_next(s.queue, -1, &events[0], readCapacity, C.sizeof_infer_event, &n, nil)
-		if status < 0 {
+		events, ok := reader.next()
+		if !ok {
 			// Only a passing lack of memory comes here; what was not read stays in the queue.
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}
-		s.deliver(events[:n], receivers)
+		s.deliver(events, receivers)
 	}
-	C.free(memory)
-	C.infer_queue_free(s.queue)
 }
 
 // awaitLive waits until there is something to read; false when there never will be again.

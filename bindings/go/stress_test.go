@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -86,6 +87,11 @@ func TestThousandStreamsHoldFewThreads(t *testing.T) {
 				context, completion = ctx, endless()
 			}
 			request, err := engine.Submit(context, completion)
+			if errors.Is(err, infer.ErrCancelled) {
+				// Others had ended before this one came to its turn.
+				abandoned.Add(1)
+				return
+			}
 			if err != nil {
 				t.Error(err)
 				return
@@ -134,6 +140,44 @@ func TestThousandStreamsHoldFewThreads(t *testing.T) {
 	}
 	if above > 8 {
 		t.Errorf("expected at most 8 threads above idle, found %d", above)
+	}
+}
+
+// An engine whose queue gets no file descriptor waits for events inside the library.
+func TestEngineWithoutDescriptorIsRead(t *testing.T) {
+	if !inFreshProcess(t) {
+		return
+	}
+	expected, err := newEngine(t, nil).Generate(context.Background(), greedy(20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	model := loadModel(t)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The lowest number that is free is one too many.
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	limit.Cur = uint64(null.Fd())
+	null.Close()
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	engine, err := infer.NewEngine(model, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer engine.Close()
+	if _, err := os.Open(os.DevNull); err == nil {
+		t.Fatal("expected that no file can be opened")
+	}
+	text, err := engine.Generate(context.Background(), greedy(20))
+	if err != nil || text != expected {
+		t.Errorf("expected %q, found %q, %v", expected, text, err)
 	}
 }
 

@@ -146,5 +146,6 @@ mod tests {
         all_known::<crate::logits::Computing>();
         all_known::<crate::chat::Talking>();
         all_known::<crate::batch::Computing>();
+        all_known::<crate::bench::Computing>();
     }
 }

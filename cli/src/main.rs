@@ -6,6 +6,7 @@
 //! results into exit codes.
 
 mod batch;
+mod bench;
 mod chat;
 mod check;
 mod demo;
@@ -49,6 +50,7 @@ enum Command {
     Generate(Box<generate::Args>),
     Chat(Box<chat::Args>),
     Batch(Box<batch::Args>),
+    Bench(Box<bench::Args>),
     Inspect(inspect::Args),
     Check(check::Args),
     Tokenize(tokenize::Args),
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args, cli.json),
         Command::Chat(args) => chat::run(args, cli.json),
         Command::Batch(args) => batch::run(args, cli.json),
+        Command::Bench(args) => bench::run(args, cli.json),
         Command::Inspect(args) => inspect::run(args, cli.json),
         Command::Check(args) => check::run(args, cli.json),
         Command::Tokenize(args) => tokenize::run(args, cli.json),

@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_char};
 
 use super::error::infer_error;
 use super::guard::{self, Failure};
+use super::kernels::c_name;
 use super::status::infer_status;
 use crate::kernel::CpuLevel;
 
@@ -26,22 +27,14 @@ pub extern "C" fn infer_version() -> *const c_char {
     VERSION.as_ptr()
 }
 
-/// The best set of kernels this CPU can run: "scalar", "avx2", "avx512" or "neon". An engine uses it unless its
-/// option cpu_level or the environment variable INFER_CPU_LEVEL says otherwise. The text lives forever.
+/// The best set of kernels this CPU can run: "scalar"; "sse41", "avx2", "avx_vnni" or "avx512" on x86-64; "neon",
+/// "neon_dotprod" or "i8mm" on aarch64. An engine uses it unless its option cpu_level or the environment variable
+/// INFER_CPU_LEVEL says otherwise. The text lives forever.
 ///
 /// Threads: any, also in a forked child and inside a callback.
 #[unsafe(no_mangle)]
 pub extern "C" fn infer_cpu_level_name() -> *const c_char {
-    guard::quiet(c"scalar".as_ptr(), || level_name().as_ptr())
-}
-
-fn level_name() -> &'static CStr {
-    match CpuLevel::detect() {
-        CpuLevel::Scalar => c"scalar",
-        CpuLevel::Avx2 => c"avx2",
-        CpuLevel::Avx512 => c"avx512",
-        CpuLevel::Neon => c"neon",
-    }
+    guard::quiet(c"scalar".as_ptr(), || c_name(CpuLevel::detect()).as_ptr())
 }
 
 /// Checks that the library has the binary interface the program was compiled for: call

@@ -54,12 +54,17 @@ pub enum infer_rope_pairs {
     INFER_ROPE_NEOX = 2,
 }
 
-fn c_name(level: CpuLevel) -> &'static CStr {
+/// A level's name for C.
+pub(super) fn c_name(level: CpuLevel) -> &'static CStr {
     match level {
         CpuLevel::Scalar => c"scalar",
+        CpuLevel::Sse41 => c"sse41",
         CpuLevel::Avx2 => c"avx2",
+        CpuLevel::AvxVnni => c"avx_vnni",
         CpuLevel::Avx512 => c"avx512",
         CpuLevel::Neon => c"neon",
+        CpuLevel::NeonDotprod => c"neon_dotprod",
+        CpuLevel::I8mm => c"i8mm",
     }
 }
 
@@ -196,9 +201,9 @@ fn product(a: usize, b: usize, what: &'static str) -> Result<usize, Failure> {
     })
 }
 
-/// Creates the kernels of a level: "scalar", "avx2", "avx512", "neon", or "auto" for the best this CPU has, lowered by
-/// the environment variable INFER_CPU_LEVEL if that is set. level is NUL-terminated; NULL is "auto". Free it with
-/// infer_kernels_free().
+/// Creates the kernels of a level: "scalar"; "sse41", "avx2", "avx_vnni", "avx512" on x86-64; "neon", "neon_dotprod",
+/// "i8mm" on aarch64; or "auto" for the best this CPU has, lowered by the environment variable INFER_CPU_LEVEL if that
+/// is set. level is NUL-terminated; NULL is "auto". Free it with infer_kernels_free().
 ///
 /// Errors: INFER_ERR_INVALID_ARGUMENT for another word, INFER_ERR_UNSUPPORTED for a level that this CPU or this build
 /// does not have, naming those it has.
@@ -237,7 +242,7 @@ pub unsafe extern "C" fn infer_kernels_free(kernels: *mut infer_kernels) {
     unsafe { guard::free(kernels) }
 }
 
-/// The level of kernels: "scalar", "avx2", "avx512" or "neon", never "auto"; "" for NULL. The text lives forever.
+/// The level of kernels, one of the words of infer_kernels_create(), never "auto"; "" for NULL. The text lives forever.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]

@@ -308,7 +308,7 @@ impl Kernels {
 
     /// Adds the first `n` rows of a block of values, weighted by (weights, stride from one query to the next, number of
     /// queries).
-    fn weighted_sums(
+    pub(crate) fn weighted_sums(
         &self,
         ty: RowType,
         values: &[u8],

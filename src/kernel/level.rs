@@ -2,52 +2,102 @@
 
 use super::KernelError;
 
-/// Instruction-set level of the kernels, lowest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Instruction-set level of the kernels; those of an architecture lowest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CpuLevel {
     /// Portable code without explicit vector instructions.
     Scalar,
+    /// x86-64 with SSE4.1 and SSSE3.
+    Sse41,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// x86-64 with AVX-VNNI besides those of [`CpuLevel::Avx2`].
+    AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
-    /// aarch64 vector instructions; the name is reserved, no kernels use it yet.
+    /// aarch64 with the vector instructions that all have.
     Neon,
+    /// aarch64 with dot products of signed bytes.
+    NeonDotprod,
+    /// aarch64 with the instructions of FEAT_I8MM, dot products of unsigned and signed bytes among them.
+    I8mm,
 }
 
 /// The words of `INFER_CPU_LEVEL`.
-const WORDS: &str = "auto, scalar, avx2, avx512, neon";
+const WORDS: &str = "auto, scalar, sse41, avx2, avx_vnni, avx512, neon, neon_dotprod, i8mm";
 
 impl CpuLevel {
+    /// Every level of every architecture, those of one architecture lowest first.
+    pub const ALL: [Self; 8] = [
+        Self::Scalar,
+        Self::Sse41,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512,
+        Self::Neon,
+        Self::NeonDotprod,
+        Self::I8mm,
+    ];
+
     /// The highest level this CPU has kernels for.
     pub fn detect() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c");
-            let avx512 = is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512vnni");
-            if avx2 && avx512 {
-                return Self::Avx512;
-            }
-            if avx2 {
-                return Self::Avx2;
-            }
-        }
-        Self::Scalar
+        Self::ALL
+            .into_iter()
+            .rfind(|l| l.is_available())
+            .unwrap_or(Self::Scalar)
     }
 
     /// The levels this CPU can run, lowest first.
     pub fn available() -> Vec<Self> {
-        let detected = Self::detect();
-        [Self::Scalar, Self::Avx2, Self::Avx512]
-            .into_iter()
-            .filter(|l| l.rank() <= detected.rank())
-            .collect()
+        Self::ALL.into_iter().filter(|l| l.is_available()).collect()
+    }
+
+    /// Whether this CPU can run the level.
+    #[cfg(target_arch = "x86_64")]
+    fn is_available(self) -> bool {
+        let avx2 = || {
+            is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+        };
+        match self {
+            Self::Scalar => true,
+            Self::Sse41 => is_x86_feature_detected!("sse4.1") && is_x86_feature_detected!("ssse3"),
+            Self::Avx2 => avx2(),
+            Self::AvxVnni => avx2() && is_x86_feature_detected!("avxvnni"),
+            Self::Avx512 => {
+                avx2()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether this CPU can run the level.
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    fn is_available(self) -> bool {
+        use std::arch::is_aarch64_feature_detected;
+        let neon = || is_aarch64_feature_detected!("neon");
+        match self {
+            Self::Scalar => true,
+            Self::Neon => neon(),
+            Self::NeonDotprod => neon() && is_aarch64_feature_detected!("dotprod"),
+            Self::I8mm => neon() && is_aarch64_feature_detected!("i8mm"),
+            _ => false,
+        }
+    }
+
+    /// Whether this CPU can run the level.
+    #[cfg(not(any(
+        target_arch = "x86_64",
+        all(target_arch = "aarch64", target_endian = "little")
+    )))]
+    fn is_available(self) -> bool {
+        self == Self::Scalar
     }
 
     /// The level with this name; `None` for `auto`.
@@ -55,13 +105,12 @@ impl CpuLevel {
     /// # Errors
     /// A word that is not `auto` or a level, naming the valid ones.
     pub fn from_name(name: &str) -> Result<Option<Self>, KernelError> {
-        match name {
-            "auto" => Ok(None),
-            "scalar" => Ok(Some(Self::Scalar)),
-            "avx2" => Ok(Some(Self::Avx2)),
-            "avx512" => Ok(Some(Self::Avx512)),
-            "neon" => Ok(Some(Self::Neon)),
-            _ => Err(KernelError::UnknownLevel {
+        if name == "auto" {
+            return Ok(None);
+        }
+        match Self::ALL.into_iter().find(|l| l.name() == name) {
+            Some(level) => Ok(Some(level)),
+            None => Err(KernelError::UnknownLevel {
                 word: name.chars().take(64).collect(),
                 valid: WORDS,
             }),
@@ -70,7 +119,7 @@ impl CpuLevel {
 
     /// The level to use: [`CpuLevel::detect`], lowered by the environment variable `INFER_CPU_LEVEL` if that is set.
     ///
-    /// A level above what the CPU has is lowered to what it has.
+    /// A level that the CPU lacks is lowered to the next it has.
     ///
     /// # Errors
     /// The variable holds an unknown word.
@@ -84,34 +133,40 @@ impl CpuLevel {
         }
     }
 
-    /// This level, or the highest this CPU has below it.
+    /// This level, or the highest this CPU has below it. A level of another architecture has nothing below it here: then
+    /// [`CpuLevel::detect`].
     pub fn clamped(self) -> Self {
-        let detected = Self::detect();
-        // A level of another architecture has nothing below it here but the detected one.
-        let foreign = (self == Self::Neon) != (detected == Self::Neon) && self != Self::Scalar;
-        if foreign || self.rank() > detected.rank() {
-            detected
+        let foreign = if cfg!(target_arch = "aarch64") {
+            self.is_x86()
         } else {
-            self
-        }
+            self.is_aarch64()
+        };
+        let found = Self::ALL
+            .into_iter()
+            .rfind(|l| *l <= self && !foreign && l.is_available());
+        found.unwrap_or_else(Self::detect)
     }
 
     /// The level's name, as in `INFER_CPU_LEVEL`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
+            Self::Sse41 => "sse41",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avx_vnni",
             Self::Avx512 => "avx512",
             Self::Neon => "neon",
+            Self::NeonDotprod => "neon_dotprod",
+            Self::I8mm => "i8mm",
         }
     }
 
-    fn rank(self) -> u32 {
-        match self {
-            Self::Scalar => 0,
-            Self::Neon | Self::Avx2 => 1,
-            Self::Avx512 => 2,
-        }
+    fn is_x86(self) -> bool {
+        self > Self::Scalar && self <= Self::Avx512
+    }
+
+    fn is_aarch64(self) -> bool {
+        self >= Self::Neon
     }
 }
 
@@ -121,24 +176,31 @@ mod tests {
 
     #[test]
     fn names_are_read_back_and_an_unknown_word_names_the_valid_ones() {
-        for l in [CpuLevel::Scalar, CpuLevel::Avx2, CpuLevel::Avx512, CpuLevel::Neon] {
+        for l in CpuLevel::ALL {
             assert_eq!(CpuLevel::from_name(l.name()).unwrap(), Some(l));
         }
         assert_eq!(CpuLevel::from_name("auto").unwrap(), None);
         let e = CpuLevel::from_name("AVX9").unwrap_err().to_string();
+        let names = CpuLevel::ALL.map(CpuLevel::name).join(", ");
         assert!(
-            e.contains("AVX9") && e.contains("avx512") && e.contains("scalar"),
+            e.contains("AVX9") && e.ends_with(&format!("auto, {names}")),
             "{e}"
         );
     }
 
     #[test]
-    fn every_level_is_clamped_to_an_available_one() {
+    fn every_level_is_clamped_to_the_next_available_one() {
         let available = CpuLevel::available();
+        assert!(available.is_sorted() && available[0] == CpuLevel::Scalar);
         assert_eq!(available.last(), Some(&CpuLevel::detect()));
-        for l in [CpuLevel::Scalar, CpuLevel::Avx2, CpuLevel::Avx512, CpuLevel::Neon] {
-            assert!(available.contains(&l.clamped()));
+        for l in CpuLevel::ALL {
+            let clamped = l.clamped();
+            assert!(available.contains(&clamped));
+            if available.contains(&l) {
+                assert_eq!(clamped, l);
+            } else if l.is_x86() == CpuLevel::detect().is_x86() {
+                assert!(clamped < l && !available.iter().any(|a| *a > clamped && *a < l));
+            }
         }
-        assert_eq!(CpuLevel::Scalar.clamped(), CpuLevel::Scalar);
     }
 }

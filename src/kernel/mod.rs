@@ -5,6 +5,8 @@
 //! chosen at run time by [`CpuLevel::selected`]. Results depend on inputs and level only: not on the number of
 //! threads, nor on the other rows of a product.
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod aarch64;
 mod activations;
 mod arrays;
 pub mod attention;

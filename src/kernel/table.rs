@@ -247,9 +247,19 @@ impl Kernels {
         match level {
             CpuLevel::Scalar => Some(&super::generic::scalar::table::TABLE),
             #[cfg(target_arch = "x86_64")]
+            CpuLevel::Sse41 => Some(&super::x86_64::sse41::table::TABLE),
+            #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx2 => Some(&super::x86_64::avx2::table::TABLE),
             #[cfg(target_arch = "x86_64")]
+            CpuLevel::AvxVnni => Some(&super::x86_64::avx_vnni::table::TABLE),
+            #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx512 => Some(&super::x86_64::avx512::table::TABLE),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            CpuLevel::Neon => Some(&super::aarch64::neon::table::TABLE),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            CpuLevel::NeonDotprod => Some(&super::aarch64::neon_dotprod::table::TABLE),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            CpuLevel::I8mm => Some(&super::aarch64::i8mm::table::TABLE),
             _ => None,
         }
     }

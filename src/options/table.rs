@@ -35,7 +35,17 @@ const fn float(min: f64, max: f64) -> Kind {
 pub const MAX_TOKENS_LIMIT: u64 = i32::MAX as u64;
 
 /// Words for a CPU level, in the C API, the command and `INFER_CPU_LEVEL` alike.
-pub const CPU_LEVELS: &[&str] = &["auto", "scalar", "avx2", "avx512", "neon"];
+pub const CPU_LEVELS: &[&str] = &[
+    "auto",
+    "scalar",
+    "sse41",
+    "avx2",
+    "avx_vnni",
+    "avx512",
+    "neon",
+    "neon_dotprod",
+    "i8mm",
+];
 
 /// Words for the element type of the KV cache.
 pub const KV_TYPES: &[&str] = &["auto", "f32", "f16", "bf16", "q8"];
@@ -47,7 +57,7 @@ pub const TABLE: &[OptionSpec] = &[
         "load_mode",
         Kind::Choice(&["read", "mmap"]),
         "read",
-        "How tensor data gets into memory. read: copied into memory of the process, so that nothing another process does to the file can harm it. mmap: pages of the file itself; the file must not be truncated or rewritten while the model lives, or the process is killed.",
+        "How tensor data gets into memory. read: copied into memory of the process, so that nothing another process does to the file can harm it. mmap: out of a mapping of the file; float tensors stay in it, quantized ones are copied as they are packed. The file must not be truncated or rewritten while the model lives, or the process is killed.",
     ),
     row(
         Object::Model,

@@ -94,7 +94,7 @@ int main(int argc, char **argv) {
   CHECK(argc == 2 || argc == 3);
   OK(infer_abi_check(INFER_ABI_VERSION, &error));
   CHECK(strcmp(infer_version(), INFER_VERSION) == 0);
-  CHECK(strchr("san", infer_cpu_level_name()[0]) != NULL);
+  CHECK(strchr("sani", infer_cpu_level_name()[0]) != NULL);
   CHECK(strcmp(infer_status_name(INFER_END), "INFER_END") == 0);
   CHECK(infer_abi_check(INFER_ABI_VERSION + 1, &error) == INFER_ERR_ABI && infer_error_status(error) == INFER_ERR_ABI);
   CHECK(strlen(infer_error_message(error)) > 10);

@@ -24,9 +24,8 @@ const WITHOUT: &[(&str, &[&str], &str)] = &[
             "infer_request_next",
             "infer_request_next_many",
             "infer_engine_wait",
-            "infer_queue_fd",
         ],
-        "one goroutine waits in infer_queue_next() for all requests of an engine",
+        "one goroutine reads all requests of an engine by infer_queue_next()",
     ),
     (
         "Go",

@@ -72,7 +72,7 @@ fn a_compensated_dot_product_keeps_infinities_and_nans() {
 #[test]
 fn a_matrix_product_is_one_sum_over_k_per_value() {
     for k in levels() {
-        let fused = k.level() != CpuLevel::Scalar;
+        let fused = ![CpuLevel::Scalar, CpuLevel::Sse41].contains(&k.level());
         for (m, kk, n) in SHAPES {
             let (a, b) = (Rng(1).vec(m * kk), Rng(2).vec(kk * n));
             let mut c = vec![f32::NAN; m * n];

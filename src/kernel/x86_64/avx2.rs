@@ -2,21 +2,33 @@
 //!
 //! Weights below 64 times activations up to ±127 stay within 16 bits (2 · 63 · 127 = 16002). Whole-byte weights are made
 //! signed, and their sign is moved to the activations: at most 2 · 128 · 127 = 32512, as activations are never −128.
+//!
+//! A level that differs in its products only shares the rest: [`Products`].
 
 #![allow(unsafe_code, reason = "vector intrinsics")]
 
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
 use crate::kernel::simd::Simd;
 
-#[derive(Clone, Copy)]
-pub(crate) struct Avx2;
+/// The integer products of a level with the vectors of AVX2; as in [`Simd`].
+pub(super) trait Products: Copy + 'static {
+    const WIDE_BIAS: i16;
+    unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i;
+    unsafe fn dot_wide(acc: __m256i, w: __m256i, x: __m256i) -> __m256i;
+}
 
-// The safety of every block below is that of the trait: the CPU has AVX2, FMA and F16C, and pointers are valid.
-impl Simd for Avx2 {
+/// The vectors of AVX2 with the products `P`.
+#[derive(Clone, Copy)]
+pub(super) struct Ymm<P>(PhantomData<P>);
+
+// The safety of every block below is that of the trait: the CPU has AVX2, FMA, F16C and what `P` needs, and pointers are
+// valid.
+impl<P: Products> Simd for Ymm<P> {
     const LANES: usize = 8;
     const REGISTERS: usize = 16;
-    const WIDE_BIAS: i16 = 0;
+    const WIDE_BIAS: i16 = P::WIDE_BIAS;
     type F = __m256;
     type I = __m256i;
 
@@ -215,6 +227,25 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
         // SAFETY: see above.
+        unsafe { P::dot(acc, w, x) }
+    }
+    #[inline(always)]
+    unsafe fn dot_wide(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { P::dot_wide(acc, w, x) }
+    }
+}
+
+/// Products of AVX2 itself.
+#[derive(Clone, Copy)]
+pub(super) struct Avx2;
+
+impl Products for Avx2 {
+    const WIDE_BIAS: i16 = 0;
+
+    #[inline(always)]
+    unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: see above.
         unsafe {
             let pairs = _mm256_maddubs_epi16(w, x);
             _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
@@ -234,7 +265,7 @@ impl Simd for Avx2 {
 /// Entry points and function table of the level.
 pub(crate) mod table {
     crate::kernel::table::define_level!(
-        super::Avx2,
+        super::Ymm<super::Avx2>,
         crate::kernel::CpuLevel::Avx2,
         #[target_feature(enable = "avx2,fma,f16c")];
         quantize #[target_feature(enable = "avx2,fma,f16c")]

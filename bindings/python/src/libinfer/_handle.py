@@ -36,14 +36,21 @@ class Handle:
     def in_use(self) -> bool:
         return self._users > 0
 
-    def __enter__(self) -> int:
+    def check(self) -> None:
+        """Raises what entering it would raise."""
         if _c.forked():
             raise ForkedError(
                 f"this {self._what} was created before this process was forked; only the parent can use it"
             )
+        if self._closed:
+            raise ClosedError(f"this {self._what} is closed")
+
+    def __enter__(self) -> int:
+        if _c.forked():
+            self.check()  # Another thread of the parent may have held the lock.
         with self._lock:
             if self._closed:
-                raise ClosedError(f"this {self._what} is closed")
+                self.check()
             self._users += 1
         return self._pointer
 

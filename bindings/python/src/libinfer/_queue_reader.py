@@ -21,8 +21,8 @@ from ._handle import Handle
 _CAPACITY = 64
 #: Longest wait inside the library, so that Ctrl-C and close() are noticed.
 SLICE_MS = 100
-#: An engine reports its requests one after another while it ends a step. Waking the loop for each would take more time
-#: than the step leaves, so the events of this many seconds are taken together.
+#: A step of a small model is over before Python has handed out what the one before it brought. Events are taken once in
+#: this many seconds at most; what came meanwhile is taken together.
 _GATHER = 0.001
 
 
@@ -57,6 +57,7 @@ class QueueReader:
         assert queue.value is not None
         self._handle = Handle(queue.value, _c.lib.infer_queue_free, "queue")
         self._events = (_c.EventStruct * _CAPACITY)()
+        self._lent = list(self._events)  # Every index of the array would make an object.
         self._inboxes: dict[int, Inbox] = {}
         self._numbers = itertools.count(1)
         # Guards the four below. Reentrant: a finalizer may run anywhere.
@@ -66,6 +67,7 @@ class QueueReader:
         self._watched: int | None = None
         # Used by the loop's thread only: events are left to come together before they are taken.
         self._gathering = False
+        self._taken = -_GATHER
         self._cannot_watch = not QueueReader.watch_descriptor
 
     @property
@@ -117,12 +119,13 @@ class QueueReader:
                 self._watched = None
 
     def _readable(self) -> None:
-        if len(self._inboxes) < 2:
+        since = self.loop.time() - self._taken
+        if since >= _GATHER or len(self._inboxes) < 2:
             self._take_in_loop()
         elif self._watched is not None:
             self._gathering = True
             self.loop.remove_reader(self._watched)
-            self.loop.call_later(_GATHER, self._gathered)
+            self.loop.call_later(_GATHER - since, self._gathered)
 
     def _gathered(self) -> None:
         self._gathering = False
@@ -144,6 +147,7 @@ class QueueReader:
             raise
         finally:
             self._leave()
+        self._taken = self.loop.time()
         if not self._inboxes:
             self._unwatch()
 
@@ -161,8 +165,7 @@ class QueueReader:
             )
             if status < 0:
                 raise _c.failure(status, error)
-            for i in range(n.value):
-                lent = self._events[i]
+            for lent in self._lent[: n.value]:
                 inbox = self._inboxes.get(lent.tag)
                 if inbox is None:
                     continue

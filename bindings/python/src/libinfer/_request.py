@@ -94,8 +94,7 @@ class Request:
                 raise TimeoutError("no event of the request came in time")
 
     def _wait_queue(self, reader: QueueReader, inbox: Inbox, end: float | None) -> Event:
-        with self._handle:
-            pass  # Raises when it is closed.
+        self._handle.check()
         event = reader.wait(inbox, end)
         if event is None:
             if inbox.closed:
@@ -156,8 +155,7 @@ class Request:
             return event
         self._enter()
         try:
-            with self._handle:
-                pass  # Raises when it is closed.
+            self._handle.check()
             event = await self._queue[0].wait_in_loop(self._queue[1])
             if event is None:
                 raise ClosedError("this request was closed while it was read")
