@@ -1,7 +1,7 @@
 //! The input rows of matrix products: as `f32`, and as signed bytes with scales where weights are quantized.
 
 use super::generic::matmul::{panel_columns, x_panel_bytes};
-use super::{CpuLevel, KernelError, Kernels, Line, ThreadPool, for_each_chunk_mut};
+use super::{CpuLevel, KernelError, Kernels, ThreadPool, for_each_chunk_mut};
 use crate::memory;
 
 /// Forms in which products need their activations.
@@ -35,6 +35,15 @@ pub struct Activations {
     bytes: Vec<Line>,
     panel_columns: usize,
     quantized_for: Option<CpuLevel>,
+}
+
+/// A line of the cache, so that panels begin at one.
+#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+impl Line {
+    const ZERO: Self = Self([0; 64]);
 }
 
 impl Activations {

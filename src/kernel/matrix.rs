@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::generic::matmul::{JobView, SCALES, x_panel_bytes};
 use super::pool::SCRATCH;
-use super::{Activations, KernelError, Kernels, ThreadPool, for_each_chunk_mut};
+use super::{Activations, KernelError, Kernels, ThreadPool};
 use crate::memory;
 use crate::quant::panel::{self, PANEL_ROWS};
 use crate::quant::{TensorType, dequantize_row};
@@ -55,21 +55,34 @@ pub fn pack(
         tail = memory::filled(0, panel, "a panel of weights")?;
         panel::pack(ty, row_bytes, rest, &mut tail);
     }
-    let failed = Mutex::new(None);
-    for_each_chunk_mut(pool, whole, panel, |_, panel| {
-        match memory::with_capacity(panel.len(), "a panel of weights") {
-            Ok(mut rows) => {
-                rows.extend_from_slice(panel);
-                panel::pack(ty, row_bytes, &rows, panel);
-            }
-            Err(e) => *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(e),
-        }
+    // Rows that a worker's scratch memory does not hold get memory of their own, once for all of them.
+    let own = if panel > SCRATCH { panel } else { 0 };
+    let own = Mutex::new(memory::filled(0u8, own, "a panel of weights")?);
+    let base = Base(whole.as_mut_ptr());
+    let base = &base;
+    pool.run(whole.len() / panel, &|i, worker| {
+        // SAFETY: whole panels of a slice that this function holds exclusively, one for each task; the worker's scratch
+        // memory is its own while the task runs.
+        let (panel, scratch) = unsafe {
+            let first = base.0.wrapping_add(i * panel);
+            (std::slice::from_raw_parts_mut(first, panel), pool.scratch(worker))
+        };
+        let mut own =
+            (panel.len() > scratch.len()).then(|| own.lock().unwrap_or_else(PoisonError::into_inner));
+        let rows = match &mut own {
+            Some(own) => &mut own[..panel.len()],
+            None => &mut scratch[..panel.len()],
+        };
+        rows.copy_from_slice(panel);
+        panel::pack(ty, row_bytes, rows, panel);
     });
-    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        None => Ok(tail),
-        Some(e) => Err(e.into()),
-    }
+    Ok(tail)
 }
+
+/// The panels of a matrix, which tasks take one each.
+struct Base(*mut u8);
+// SAFETY: see above.
+unsafe impl Sync for Base {}
 
 /// Checks type and lengths, and answers the bytes of a row.
 fn check(ty: TensorType, n_in: usize, n_out: usize, len: usize) -> Result<usize, KernelError> {

@@ -34,15 +34,6 @@ pub use table::Kernels;
 use crate::memory::MemoryError;
 use crate::quant::TensorType;
 
-/// A line of the cache, for memory that begins at one.
-#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-pub(crate) struct Line([u8; 64]);
-
-impl Line {
-    pub(crate) const ZERO: Self = Self([0; 64]);
-}
-
 /// How a row of keys or values is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RowType {

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 
 pub use system::available_cpus;
 
-use super::{KernelError, Line};
-use crate::memory;
+use super::KernelError;
+use crate::memory::{self, Region};
 use crate::sync::thread::{Builder, JoinHandle};
 use crate::sync::{
     AtomicBool, AtomicU64, AtomicUsize, Condvar, MODELLED, Mutex, MutexGuard, planted, spin_loop,
@@ -98,7 +98,7 @@ struct Shared {
     done: Condvar,
     stop: AtomicBool,
     spin: Duration,
-    scratch: Vec<UnsafeCell<Vec<Line>>>,
+    scratch: Vec<UnsafeCell<Region>>,
 }
 
 // SAFETY: `task` is written only while no worker is joined and none can join (state is closed) and read only by joined
@@ -152,9 +152,9 @@ impl ThreadPool {
         }
         let mut scratch = memory::with_capacity(threads, "a thread pool")?;
         for _ in 0..threads {
-            scratch.push(UnsafeCell::new(memory::filled(
-                Line::ZERO,
-                if MODELLED { 0 } else { SCRATCH / size_of::<Line>() },
+            // Pages of its own, which begin at a cache line and leave no holes in the heap.
+            scratch.push(UnsafeCell::new(Region::new(
+                if MODELLED { 0 } else { SCRATCH },
                 "a worker's scratch memory",
             )?));
         }
@@ -269,7 +269,7 @@ impl ThreadPool {
     )]
     pub(crate) unsafe fn scratch(&self, worker: usize) -> &mut [u8] {
         // SAFETY: exclusive by the caller's promise.
-        bytemuck::cast_slice_mut(unsafe { &mut *self.shared.scratch[worker].get() })
+        unsafe { &mut *self.shared.scratch[worker].get() }
     }
 }
 
