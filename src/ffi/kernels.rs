@@ -1,5 +1,10 @@
 //! The kernel table at a chosen CPU level, for callers with arrays of their own.
 
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "the comments are those of the C header, where brackets are indices"
+)]
+
 use std::ffi::{CStr, c_char};
 
 use super::error::infer_error;
