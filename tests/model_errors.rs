@@ -939,6 +939,25 @@ fn a_budget_too_small_is_refused_with_both_numbers() {
 }
 
 #[test]
+fn what_packing_copies_out_of_a_mapped_file_counts_against_the_budget() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tolstoy-3m-Q8_0.gguf");
+    for (memory_budget, fits) in [(1 << 20, false), (1 << 30, true)] {
+        let options = ModelOptions {
+            load_mode: "mmap",
+            memory_budget,
+            ..ModelOptions::default()
+        };
+        match Model::load(&path, &options, &mut |_| true) {
+            Ok(_) => assert!(fits),
+            Err(e) => {
+                assert!(!fits, "{e}");
+                words(e, &[&memory_budget.to_string(), "budget"]);
+            }
+        }
+    }
+}
+
+#[test]
 fn progress_rises_to_one_and_can_cancel() {
     let bytes = Tiny::spm().bytes();
     let mut heard = Vec::new();

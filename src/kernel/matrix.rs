@@ -378,10 +378,11 @@ pub fn matmul(
         total = total.saturating_add(job.panels(x));
     }
     let jobs = &*jobs;
-    // An even number, for tiles of two vectors of rows.
+    // An even number, for tiles of two vectors of rows, and not 0 where there is nothing to compute.
     let part = total
         .div_ceil(pool.threads() * PARTS_PER_THREAD)
-        .next_multiple_of(2);
+        .next_multiple_of(2)
+        .max(2);
     let tasks = jobs.iter().map(|job| job.panels(x).div_ceil(part)).sum();
     pool.run(tasks, &|task, worker| {
         let mut at = task;

@@ -364,11 +364,20 @@ impl Model {
     }
 }
 
-/// Files are checked by their loader, which knows what it allocates; the weights of a model from memory are already
-/// there as a copy.
+/// What is read from files is checked by their loader, which knows what it allocates. The weights of a model from memory
+/// are already there as a copy; of a mapped one the quantized tensors are copied as they are packed.
 fn check_budget(gguf: &Gguf, options: &ModelOptions) -> Result<()> {
-    let (needed, budget) = (gguf.data_bytes(), options.memory_budget);
-    if budget == 0 || needed <= budget || !gguf.paths().is_empty() {
+    let needed = match (gguf.paths().is_empty(), options.load_mode) {
+        (true, _) => gguf.data_bytes(),
+        (false, "mmap") => gguf
+            .tensors()
+            .iter()
+            .filter(|t| t.ty.is_quantized())
+            .fold(0u64, |n, t| n.saturating_add(t.n_bytes)),
+        (false, _) => 0,
+    };
+    let budget = options.memory_budget;
+    if budget == 0 || needed <= budget {
         return Ok(());
     }
     Err(Error::Memory(MemoryError::OverBudget {

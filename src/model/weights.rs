@@ -77,6 +77,11 @@ impl Weight {
     }
 }
 
+/// Fewer bytes are packed on the calling thread alone.
+const ALONE_BELOW: u64 = 16 << 20;
+/// More threads do not pack faster: memory bandwidth is the limit.
+const MAX_THREADS: usize = 8;
+
 /// The tensors of a file, with the matrices packed for the kernels.
 pub struct Tensors {
     data: TensorData,
@@ -89,19 +94,25 @@ impl Tensors {
     /// # Errors
     /// Memory is short.
     pub fn pack(gguf: &Gguf, mut data: TensorData, threads: usize) -> Result<Self> {
+        let quantized = || {
+            let tensors = gguf.tensors().iter();
+            tensors.filter(|t| t.ty.is_quantized() && t.ty.is_supported())
+        };
+        let bytes = quantized().fold(0u64, |n, t| n.saturating_add(t.n_bytes));
+        let threads = match threads {
+            _ if bytes < ALONE_BELOW => 1,
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS)),
+            n => n,
+        };
         let options = |threads| ThreadPoolOptions {
-            threads,
+            threads: Some(threads),
             name: "infer-load".to_string(),
             ..ThreadPoolOptions::default()
         };
         // Refused threads are no reason to fail.
-        let pool = ThreadPool::new(options((threads > 0).then_some(threads)))
-            .or_else(|_| ThreadPool::new(options(Some(1))))?;
+        let pool = ThreadPool::new(options(threads)).or_else(|_| ThreadPool::new(options(1)))?;
         let mut tails = HashMap::new();
-        for info in gguf.tensors() {
-            if !info.ty.is_quantized() || !info.ty.is_supported() {
-                continue;
-            }
+        for info in quantized() {
             let Some(bytes) = data.get_mut(&info.name)? else {
                 continue;
             };

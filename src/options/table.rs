@@ -64,7 +64,7 @@ pub const TABLE: &[OptionSpec] = &[
         "load_threads",
         integer(0, 256),
         "0",
-        "Threads that read the file; 0 chooses by the machine.",
+        "Threads that read the file and pack its weights; 0 chooses by the machine.",
     ),
     row(
         Object::Model,

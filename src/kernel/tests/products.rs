@@ -354,6 +354,21 @@ fn several_weights_of_different_types_share_one_call() {
 }
 
 #[test]
+fn a_call_with_nothing_to_compute_computes_nothing() {
+    let pool = pool(2);
+    let w = Packed::new(&pool, TensorType::Q8_0, 32, 2, &[0; 68]).unwrap();
+    for k in levels() {
+        let mut a = Activations::new(1, 32).unwrap();
+        a.set(k, &pool, &[], 0, 32, Forms::ALL).unwrap();
+        matmul(k, &pool, &a, &mut []).unwrap();
+        matmul(k, &pool, &a, &mut [MatmulJob::new(w.matrix().unwrap(), &mut [])]).unwrap();
+        a.set(k, &pool, &[1.0; 32], 1, 32, Forms::ALL).unwrap();
+        let none = MatmulJob::new(w.matrix().unwrap(), &mut []).rows(&[]);
+        matmul(k, &pool, &a, &mut [none]).unwrap();
+    }
+}
+
+#[test]
 fn a_row_wider_than_the_scratch_memory_gives_the_same_bits() {
     let pool = pool(1);
     // 1400 chunks: more than a worker's scratch memory holds for one row.
