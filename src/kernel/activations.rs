@@ -1,24 +1,65 @@
 //! The input rows of matrix products: as `f32`, and as signed bytes with scales where weights are quantized.
 
 use super::generic::matmul::{panel_columns, x_panel_bytes};
-use super::{CpuLevel, KernelError, Kernels, ThreadPool, for_each_chunk_mut};
+use super::generic::quantize::LONG_BLOCK;
+use super::{CpuLevel, KernelError, Kernels, Precision, ThreadPool, for_each_chunk_mut};
 use crate::memory;
+use crate::quant::TensorType;
 
 /// Forms in which products need their activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Forms {
     /// As they are: for float weights, and for [`super::Precision::Exact`].
     pub floats: bool,
-    /// As bytes, for quantized weights.
+    /// As bytes with a scale per 32 values, for weights in blocks of 32.
     pub bytes: bool,
+    /// As bytes with a scale per 256 values, for weights in blocks of 256.
+    pub coarse: bool,
 }
 
 impl Forms {
-    /// Both forms.
+    /// Every form.
     pub const ALL: Self = Self {
         floats: true,
         bytes: true,
+        coarse: true,
     };
+
+    /// No form.
+    pub const NONE: Self = Self {
+        floats: false,
+        bytes: false,
+        coarse: false,
+    };
+
+    /// The form that a product with weights of a type needs.
+    pub fn of(ty: TensorType, precision: Precision) -> Self {
+        let bytes = ty.is_quantized() && precision == Precision::Int8;
+        let coarse = ty.block_len() == LONG_BLOCK;
+        Self {
+            floats: !bytes,
+            bytes: bytes && !coarse,
+            coarse: bytes && coarse,
+        }
+    }
+
+    /// The forms of both.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            floats: self.floats || other.floats,
+            bytes: self.bytes || other.bytes,
+            coarse: self.coarse || other.coarse,
+        }
+    }
+
+    /// Values per block that rows in these forms are made of.
+    fn block_len(self) -> usize {
+        match self {
+            Self { coarse: true, .. } => LONG_BLOCK,
+            Self { bytes: true, .. } => 32,
+            _ => 1,
+        }
+    }
 }
 
 /// Reusable buffers for the rows that go into [`super::matmul`]. No allocation once they have grown to the largest
@@ -30,9 +71,11 @@ pub struct Activations {
     /// `f32` from one row to the next: the width rounded up to whole vectors, plus some so that rows do not alias.
     stride: usize,
     floats: Vec<f32>,
-    has_floats: bool,
+    /// What was set last.
+    forms: Forms,
     /// Panels of a few rows, as [`super::generic::quantize::quantize_panel`] writes them.
     bytes: Vec<Line>,
+    coarse: Vec<Line>,
     panel_columns: usize,
     quantized_for: Option<CpuLevel>,
 }
@@ -57,8 +100,9 @@ impl Activations {
             width: 0,
             stride: 0,
             floats: Vec::new(),
-            has_floats: false,
+            forms: Forms::NONE,
             bytes: Vec::new(),
+            coarse: Vec::new(),
             panel_columns: 1,
             quantized_for: None,
         };
@@ -80,8 +124,10 @@ impl Activations {
         if floats > self.floats.len() {
             self.floats = memory::filled(0.0, floats, "activations")?;
         }
-        if bytes.div_ceil(64) > self.bytes.len() {
-            self.bytes = memory::filled(Line::ZERO, bytes.div_ceil(64), "quantized activations")?;
+        for buffer in [&mut self.bytes, &mut self.coarse] {
+            if bytes.div_ceil(64) > buffer.len() {
+                *buffer = memory::filled(Line::ZERO, bytes.div_ceil(64), "quantized activations")?;
+            }
         }
         Ok(())
     }
@@ -89,8 +135,8 @@ impl Activations {
     /// Takes `rows` contiguous rows of `width` values from `x`, in the forms that the products to come need.
     ///
     /// # Errors
-    /// `x` does not have `rows · width` values, rows as bytes are not of whole blocks of 32, or the buffers had to grow
-    /// and memory is short.
+    /// `x` does not have `rows · width` values, rows as bytes are not of whole blocks, or the buffers had to grow and memory
+    /// is short.
     pub fn set(
         &mut self,
         k: &Kernels,
@@ -100,14 +146,12 @@ impl Activations {
         width: usize,
         forms: Forms,
     ) -> Result<(), KernelError> {
-        let whole = width > 0 && (!forms.bytes || width.is_multiple_of(32));
+        let block = forms.block_len();
+        let whole = width > 0 && width.is_multiple_of(block);
         if rows.checked_mul(width) != Some(x.len()) || !whole {
             return Err(KernelError::Shape {
                 action: "take activations",
-                expected: format!(
-                    "{rows} rows of {width} values, more than 0{}",
-                    if forms.bytes { " and a multiple of 32" } else { "" }
-                ),
+                expected: format!("{rows} rows of {width} values, more than 0 and a multiple of {block}"),
                 found: format!("{} values", x.len()),
             });
         }
@@ -115,7 +159,7 @@ impl Activations {
         self.reserve(rows, width)?;
         self.width = width;
         self.stride = stride_of(width).unwrap_or(width);
-        self.has_floats = forms.floats;
+        self.forms = forms;
         if forms.floats {
             for (row, out) in x
                 .chunks_exact(width)
@@ -126,14 +170,16 @@ impl Activations {
             }
         }
         self.quantized_for = None;
-        if forms.bytes {
-            let columns = panel_columns(k.max_columns, rows);
-            let panel = x_panel_bytes(width, columns);
-            let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.bytes);
+        let columns = panel_columns(k.max_columns, rows);
+        let panel = x_panel_bytes(width, columns);
+        let wanted = [(forms.bytes, &mut self.bytes), (forms.coarse, &mut self.coarse)];
+        for (coarse, (_, buffer)) in wanted.into_iter().enumerate().filter(|(_, w)| w.0) {
+            let bytes: &mut [u8] = bytemuck::cast_slice_mut(buffer);
             let panels = &mut bytes[..rows.div_ceil(columns) * panel];
             for_each_chunk_mut(pool, panels, panel, |i, out| {
                 let last = rows.min((i + 1) * columns);
-                k.quantize_panel(&x[i * columns * width..last * width], width, columns, out);
+                let x = &x[i * columns * width..last * width];
+                k.quantize_panel(x, width, columns, coarse == 1, out);
             });
             self.panel_columns = columns;
             self.quantized_for = Some(k.level());
@@ -156,13 +202,15 @@ impl Activations {
         self.quantized_for
     }
 
-    pub(super) fn has_floats(&self) -> bool {
-        self.has_floats
+    /// Whether the rows are there in these forms.
+    pub(super) fn has(&self, forms: Forms) -> bool {
+        self.forms.and(forms) == self.forms
     }
 
     /// The panels of bytes, and their columns.
-    pub(super) fn panels(&self) -> (*const u8, usize) {
-        (self.bytes.as_ptr().cast(), self.panel_columns)
+    pub(super) fn panels(&self, coarse: bool) -> (*const u8, usize) {
+        let bytes = if coarse { &self.coarse } else { &self.bytes };
+        (bytes.as_ptr().cast(), self.panel_columns)
     }
 
     /// The rows as `f32`, and from one to the next.

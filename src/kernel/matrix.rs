@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::generic::matmul::{JobView, SCALES, x_panel_bytes};
 use super::pool::SCRATCH;
-use super::{Activations, KernelError, Kernels, ThreadPool};
+use super::{Activations, Forms, KernelError, Kernels, ThreadPool};
 use crate::memory;
 use crate::quant::panel::{self, PANEL_ROWS};
 use crate::quant::{TensorType, dequantize_row};
@@ -317,8 +317,9 @@ impl<'a> MatmulJob<'a> {
         if self.columns(x) == 0 {
             return Ok(());
         }
-        let needs_bytes = w.ty.is_quantized() && self.precision == Precision::Int8;
-        if !needs_bytes && !x.has_floats() {
+        let needs = self.forms();
+        let needs_bytes = !needs.floats;
+        if needs.floats && !x.has(needs) {
             return Err(shape("activations as f32".into(), "bytes only".into()));
         }
         if needs_bytes && self.rows.is_some() && x_panel_bytes(w.n_in, 1) > SCRATCH - SCALES {
@@ -328,18 +329,26 @@ impl<'a> MatmulJob<'a> {
             );
             return Err(shape(expected, format!("{}", w.n_in)));
         }
-        if needs_bytes && x.quantized_for() != Some(k.level()) {
+        if needs_bytes && (x.quantized_for() != Some(k.level()) || !x.has(needs)) {
             let found = x.quantized_for().map_or("f32 only", |l| l.name());
             return Err(shape(
-                format!("activations quantized for level {}", k.level().name()),
+                format!(
+                    "activations quantized for level {} and {}",
+                    k.level().name(),
+                    w.ty
+                ),
                 found.to_string(),
             ));
         }
         Ok(())
     }
 
+    fn forms(&self) -> Forms {
+        Forms::of(self.weight.ty, self.precision)
+    }
+
     fn view(&self, x: &Activations) -> JobView {
-        let (bytes, x_width) = x.panels();
+        let (bytes, x_width) = x.panels(self.forms().coarse);
         let (floats, stride) = x.floats();
         JobView {
             ty: self.weight.ty,

@@ -67,16 +67,21 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn repeat(p: *const u8) -> Self::I;
     /// One unsigned byte for each lane.
     unsafe fn widen(p: *const u8) -> Self::I;
+    unsafe fn store_int(p: *mut u8, v: Self::I);
     unsafe fn and(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
     /// Shifts every 16 bits right by `n`, a constant of 0 to 7.
     unsafe fn shift_right(a: Self::I, n: u32) -> Self::I;
     /// Shifts every 16 bits left by `n`, a constant of 0 to 7.
     unsafe fn shift_left(a: Self::I, n: u32) -> Self::I;
+    /// Moves the lower 16 bits of every lane to its upper ones.
+    unsafe fn to_upper(a: Self::I) -> Self::I;
     /// Integers to `f32`.
     unsafe fn to_float(a: Self::I) -> Self::F;
     /// Products of signed 16-bit integers, added in pairs.
     unsafe fn pairs(a: Self::I, b: Self::I) -> Self::I;
+    /// acc + [`Simd::pairs`].
+    unsafe fn add_pairs(acc: Self::I, a: Self::I, b: Self::I) -> Self::I;
     /// A table for [`Simd::lookup`].
     unsafe fn table(values: &[u8; 16]) -> Self::I;
     /// The values of a table for bytes below 16.

@@ -17,8 +17,8 @@ type MapFn = unsafe fn(*const f32, *mut f32, usize);
 /// A (m × k), B (k × n), m, k, n, C (m × n).
 type DenseFn<E, C> = unsafe fn(&[E], &[E], usize, usize, usize, &mut [C]);
 
-/// First row, stride, values per row, rows, columns of the panel, output.
-type QuantizeFn = unsafe fn(*const f32, usize, usize, usize, usize, *mut u8);
+/// First row, stride, values per row, rows, columns of the panel, whether scales are coarse, output.
+type QuantizeFn = unsafe fn(*const f32, usize, usize, usize, usize, bool, *mut u8);
 
 /// The kernels of one CPU level. There is one static table per level; see [`Kernels::for_level`].
 ///
@@ -116,9 +116,9 @@ macro_rules! define_level {
         }
 
         $(#[$quantize])?
-        unsafe fn quantize_panel(x: *const f32, stride: usize, n: usize, columns: usize, width: usize, out: *mut u8) {
+        unsafe fn quantize_panel(x: *const f32, stride: usize, n: usize, columns: usize, width: usize, coarse: bool, out: *mut u8) {
             // SAFETY: passes the caller's promise on.
-            unsafe { quantize::quantize_panel(x, stride, n, columns, width, out) }
+            unsafe { quantize::quantize_panel(x, stride, n, columns, width, coarse, out) }
         }
 
         $(#[$quantize])?
@@ -385,12 +385,18 @@ impl Kernels {
         }
     }
 
-    /// Quantizes rows of `n` activations into a panel of `width` columns, of which the last ones may repeat.
-    pub(crate) fn quantize_panel(&self, x: &[f32], n: usize, width: usize, out: &mut [u8]) {
+    /// Quantizes rows of `n` activations into a panel of `width` columns, of which the last ones may repeat; `coarse` is
+    /// a scale per 256, not 32.
+    pub(crate) fn quantize_panel(&self, x: &[f32], n: usize, width: usize, coarse: bool, out: &mut [u8]) {
         let columns = x.len() / n;
-        assert!((1..=width).contains(&columns) && n.is_multiple_of(32) && x.len() == columns * n);
+        let group = if coarse {
+            super::generic::quantize::LONG_BLOCK
+        } else {
+            32
+        };
+        assert!((1..=width).contains(&columns) && n.is_multiple_of(group) && x.len() == columns * n);
         assert_eq!(out.len(), super::generic::matmul::x_panel_bytes(n, width));
         // SAFETY: lengths as asserted; a table exists only where its features do.
-        unsafe { (self.quantize_panel)(x.as_ptr(), n, n, columns, width, out.as_mut_ptr()) }
+        unsafe { (self.quantize_panel)(x.as_ptr(), n, n, columns, width, coarse, out.as_mut_ptr()) }
     }
 }

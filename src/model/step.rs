@@ -84,16 +84,9 @@ impl Compute<'_> {
 
     /// The forms in which weights of these types need their activations.
     pub fn forms(&self, types: impl Iterator<Item = TensorType>) -> Forms {
-        let mut forms = Forms {
-            floats: false,
-            bytes: false,
-        };
-        for ty in types {
-            let bytes = ty.is_quantized() && !self.exact;
-            forms.bytes |= bytes;
-            forms.floats |= !bytes;
-        }
-        forms
+        types.fold(Forms::NONE, |forms, ty| {
+            forms.and(Forms::of(ty, self.precision()))
+        })
     }
 
     fn job<'b>(&self, weight: &'b Weight, out: &'b mut [f32], rows: usize) -> Result<MatmulJob<'b>> {

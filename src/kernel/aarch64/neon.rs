@@ -231,6 +231,21 @@ impl<P: Products> Simd for Neon<P> {
         }
     }
     #[inline(always)]
+    unsafe fn store_int(p: *mut u8, v: int32x4_t) {
+        // SAFETY: see above.
+        unsafe { vst1q_u8(p, vreinterpretq_u8_s32(v)) }
+    }
+    #[inline(always)]
+    unsafe fn to_upper(a: int32x4_t) -> int32x4_t {
+        // SAFETY: see above.
+        unsafe { vshlq_n_s32::<16>(a) }
+    }
+    #[inline(always)]
+    unsafe fn add_pairs(acc: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        // SAFETY: see above.
+        unsafe { vaddq_s32(acc, Self::pairs(a, b)) }
+    }
+    #[inline(always)]
     unsafe fn to_float(a: int32x4_t) -> float32x4_t {
         // SAFETY: see above.
         unsafe { vcvtq_f32_s32(a) }

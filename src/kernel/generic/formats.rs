@@ -11,7 +11,10 @@ use crate::quant::panel::PANEL_ROWS;
 use crate::quant::{iq4_nl, mxfp4};
 
 /// Where the scales and minima of a vector of rows go: for each set of 32 values one or two vectors of scales, one for each
-/// half, then as many of minima if there are any.
+/// half, then as many for minima if there are any. In a block of several sets minima are pairs of integers, which meet
+/// the pairs of sums of the activations: of both halves of a set where it has halves, otherwise of two neighbouring sets,
+/// in the first of them. What all minima are multiplied by stands in the last vector of the first set, or, without
+/// halves, of the second.
 #[derive(Clone, Copy)]
 pub(crate) struct Kept {
     pub first: *mut f32,
@@ -24,6 +27,15 @@ impl Kept {
     unsafe fn put<S: Simd>(self, set: usize, vector: usize, v: S::F) {
         // SAFETY: the caller has room for the vectors of all sets of a block.
         unsafe { S::store(self.first.add(set * self.step + vector * S::LANES), v) }
+    }
+    /// Puts a pair of integers below 2¹⁵ for each lane.
+    #[inline(always)]
+    unsafe fn put_pair<S: Simd>(self, set: usize, vector: usize, a: S::I, b: S::I) {
+        // SAFETY: as above.
+        unsafe {
+            let at = self.first.add(set * self.step + vector * S::LANES);
+            S::store_int(at.cast(), S::or(a, S::to_upper(b)));
+        }
     }
 }
 
@@ -42,6 +54,8 @@ pub(crate) trait Format {
     const MIN: bool = false;
     /// Subtracted from unsigned values.
     const ZERO_POINT: i16 = 0;
+    /// Whether the activations that meet it have one scale per 256, because its blocks are that long.
+    const COARSE: bool = Self::SUBS > 1;
     /// Whether the values are whole bytes, signed with 128 added.
     const WIDE: bool = false;
     /// What the values are indices into; then they are wide.
@@ -216,12 +230,12 @@ impl Format for Q2K {
         unsafe {
             let (d, dmin) = (half::<S>(p, 16, lane), half::<S>(p, 18, lane));
             let dmin = S::sub(S::splat(0.0), dmin);
-            for g in 0..16 {
-                let both = byte::<S>(p, g, lane);
-                let scale = S::mul(d, S::to_float(field::<S>(both, 0, 15)));
-                let min = S::mul(dmin, S::to_float(field::<S>(both, 4, 15)));
-                out.put::<S>(g / 2, g % 2, scale);
-                out.put::<S>(g / 2, 2 + g % 2, min);
+            out.put::<S>(0, 3, dmin);
+            for s in 0..8 {
+                let (a, b) = (byte::<S>(p, 2 * s, lane), byte::<S>(p, 2 * s + 1, lane));
+                out.put::<S>(s, 0, S::mul(d, S::to_float(field::<S>(a, 0, 15))));
+                out.put::<S>(s, 1, S::mul(d, S::to_float(field::<S>(b, 0, 15))));
+                out.put_pair::<S>(s, 2, field::<S>(a, 4, 15), field::<S>(b, 4, 15));
             }
         }
     }
@@ -256,16 +270,19 @@ unsafe fn scales_and_minima<S: Simd>(p: *const u8, lane: usize, out: Kept) {
     // SAFETY: two half-precision numbers, then 12 bytes of sub-scales and minima.
     unsafe {
         let (d, dmin) = (half::<S>(p, 0, lane), half::<S>(p, 2, lane));
-        let dmin = S::sub(S::splat(0.0), dmin);
+        out.put::<S>(1, 1, S::sub(S::splat(0.0), dmin));
+        let mut minima = [S::splat_int(0); 8];
         for s in 0..4 {
             let (scale, min) = (byte::<S>(p, 4 + s, lane), byte::<S>(p, 8 + s, lane));
             let rest = byte::<S>(p, 12 + s, lane);
             out.put::<S>(s, 0, S::mul(d, S::to_float(field::<S>(scale, 0, 63))));
-            out.put::<S>(s, 1, S::mul(dmin, S::to_float(field::<S>(min, 0, 63))));
+            minima[s] = field::<S>(min, 0, 63);
             let scale = S::or(field::<S>(rest, 0, 15), field::<S>(scale, 2, 0x30));
-            let min = S::or(field::<S>(rest, 4, 15), field::<S>(min, 2, 0x30));
             out.put::<S>(s + 4, 0, S::mul(d, S::to_float(scale)));
-            out.put::<S>(s + 4, 1, S::mul(dmin, S::to_float(min)));
+            minima[s + 4] = S::or(field::<S>(rest, 4, 15), field::<S>(min, 2, 0x30));
+        }
+        for s in [0, 2, 4, 6] {
+            out.put_pair::<S>(s, 1, minima[s], minima[s + 1]);
         }
     }
 }

@@ -5,6 +5,9 @@
 //! the integer sum is exact; it is scaled and added to the tile in ascending order, by the same operations whatever
 //! the tile: so a result does not depend on its neighbours, and a single activation row, a batch and a prompt share
 //! one path.
+//!
+//! Formats with blocks of 256 values meet activations with one scale per 256, whose multiplication is then needed once
+//! per block, as is that of the minima.
 
 #![allow(
     unsafe_code,
@@ -26,7 +29,9 @@ const COLUMN_BYTES: usize = 384 << 10;
 /// Bytes of a worker's scratch memory for expanded scales.
 pub(crate) const SCALES: usize = 128 << 10;
 
-/// Bytes of 32 activations of a column: the values, their scale, and the sums of both halves as 16-bit integers.
+/// Bytes of 32 activations of a column: the values, their scale, and the sums of both halves as 16-bit integers. Where a
+/// scale belongs to 256 values it stands with the last 32 of them, and every other 32, from the first on, have the sums of
+/// theirs and of the next 32 in its place.
 pub(crate) const X_BLOCK: usize = 40;
 
 /// One weight matrix, its activations and its output, as workers see it. Lengths were checked when it was built.
@@ -217,7 +222,7 @@ unsafe fn tiles<S: Simd, F: Format, const R: usize, const C: usize>(
     let end = to * per_panel;
     let subs = job.n_in / 32;
     // Scales are worth keeping when several tiles of columns need them.
-    let step = R * vectors_per_sub::<F>() * S::LANES;
+    let step = kept_per_set::<S, F, R>();
     let keep = columns.count > C && subs * step * size_of::<f32>() <= SCALES;
     let mut at = from * per_panel;
     while at < end {
@@ -247,15 +252,13 @@ unsafe fn tiles<S: Simd, F: Format, const R: usize, const C: usize>(
                         keep_block::<S, F, R>(p, lanes, scales);
                         kept = scales;
                     }
-                    for sub in 0..F::SUBS {
-                        let mut planes = p;
-                        for i in 0..R {
-                            planes[i] = p[i].add(sub * sub_bytes::<F>());
-                        }
-                        set::<S, F, R, C>(&mut y, planes, lanes, kept, x);
-                        kept = kept.add(step);
-                        x = x.add(X_BLOCK * C);
+                    if F::COARSE {
+                        long_block::<S, F, R, C>(&mut y, p, lanes, kept, x);
+                    } else {
+                        set::<S, F, R, C>(&mut y, p, lanes, kept, x);
                     }
+                    kept = kept.add(F::SUBS * step);
+                    x = x.add(F::SUBS * X_BLOCK * C);
                     for i in 0..R {
                         p[i] = p[i].add(block_bytes::<F>());
                     }
@@ -283,6 +286,11 @@ const fn vectors_per_sub<F: Format>() -> usize {
     (if F::HALVES { 2 } else { 1 }) * (if F::MIN { 2 } else { 1 })
 }
 
+/// Floats that the scales and minima of 32 values of all rows of a tile take.
+const fn kept_per_set<S: Simd, F: Format, const R: usize>() -> usize {
+    R * vectors_per_sub::<F>() * S::LANES
+}
+
 /// Expands the scales of all blocks of some rows.
 #[inline(always)]
 unsafe fn keep_scales<S: Simd, F: Format, const R: usize>(
@@ -295,7 +303,7 @@ unsafe fn keep_scales<S: Simd, F: Format, const R: usize>(
         // SAFETY: the weights have that many blocks, and `out` has room for their scales.
         unsafe {
             keep_block::<S, F, R>(w, lanes, out);
-            out = out.add(F::SUBS * R * vectors_per_sub::<F>() * S::LANES);
+            out = out.add(F::SUBS * kept_per_set::<S, F, R>());
             for i in 0..R {
                 w[i] = w[i].add(block_bytes::<F>());
             }
@@ -315,9 +323,78 @@ unsafe fn keep_block<S: Simd, F: Format, const R: usize>(
         for i in 0..R {
             let out = Kept {
                 first: out.add(i * vectors_per_sub::<F>() * S::LANES),
-                step: R * vectors_per_sub::<F>() * S::LANES,
+                step: kept_per_set::<S, F, R>(),
             };
             F::scales::<S>(w[i].add(F::SUBS * sub_bytes::<F>()), lanes[i], out);
+        }
+    }
+}
+
+/// Adds the products of a block of 256 values.
+#[inline(always)]
+unsafe fn long_block<S: Simd, F: Format, const R: usize, const C: usize>(
+    y: &mut [[S::F; C]; R],
+    p: [*const u8; R],
+    lanes: [usize; R],
+    scales: *const f32,
+    x: *const u8,
+) {
+    // SAFETY: the planes, scales and activations of a whole block.
+    unsafe {
+        let mut part = [[S::splat(0.0); C]; R];
+        let (mut planes, mut kept, mut at) = (p, scales, x);
+        for _ in 0..F::SUBS {
+            set::<S, F, R, C>(&mut part, planes, lanes, kept, at);
+            for i in 0..R {
+                planes[i] = planes[i].add(sub_bytes::<F>());
+            }
+            kept = kept.add(kept_per_set::<S, F, R>());
+            at = at.add(X_BLOCK * C);
+        }
+        if F::MIN {
+            add_minima::<S, F, R, C>(&mut part, scales, x);
+        }
+        let x_scales = x.add((F::SUBS - 1) * X_BLOCK * C + 32 * C);
+        for c in 0..C {
+            let d = S::splat(x_scales.add(4 * c).cast::<f32>().read_unaligned());
+            for i in 0..R {
+                y[i][c] = S::fma(part[i][c], d, y[i][c]);
+            }
+        }
+    }
+}
+
+/// Adds the minima of a block of 256 values times the sums of its activations.
+#[inline(always)]
+unsafe fn add_minima<S: Simd, F: Format, const R: usize, const C: usize>(
+    part: &mut [[S::F; C]; R],
+    scales: *const f32,
+    x: *const u8,
+) {
+    let (vector, pairs, of_all) = if F::HALVES {
+        (2, F::SUBS, 3)
+    } else {
+        (1, F::SUBS / 2, 1)
+    };
+    let (sets, sums) = if F::HALVES { (1, 36 * C) } else { (2, 32 * C) };
+    let of_all_set = if F::HALVES { 0 } else { 1 };
+    // SAFETY: the scales and activations of a whole block.
+    unsafe {
+        for i in 0..R {
+            let first = scales.add(i * vectors_per_sub::<F>() * S::LANES);
+            let mut products = [S::splat_int(0); C];
+            for pair in 0..pairs {
+                let minima = first.add(pair * sets * kept_per_set::<S, F, R>() + vector * S::LANES);
+                let minima = S::load_int(minima.cast());
+                let x = x.add(pair * sets * X_BLOCK * C + sums);
+                for c in 0..C {
+                    products[c] = S::add_pairs(products[c], minima, S::repeat(x.add(4 * c)));
+                }
+            }
+            let scale = S::load(first.add(of_all_set * kept_per_set::<S, F, R>() + of_all * S::LANES));
+            for c in 0..C {
+                part[i][c] = S::fma(scale, S::to_float(products[c]), part[i][c]);
+            }
         }
     }
 }
@@ -427,7 +504,8 @@ unsafe fn advance<S: Simd, F: Format, const R: usize, const C: usize, const V: u
     }
 }
 
-/// Scales the sums of a set, or of half `half` of it, and adds them.
+/// Scales the sums of a set, or of half `half` of it, and adds them; the scale of activations that belongs to a block of
+/// 256 is left to its end.
 #[inline(always)]
 unsafe fn add<S: Simd, F: Format, const R: usize, const C: usize>(
     y: &mut [[S::F; C]; R],
@@ -440,15 +518,21 @@ unsafe fn add<S: Simd, F: Format, const R: usize, const C: usize>(
     unsafe {
         let (x_scales, x_sums) = (x.add(32 * C), x.add(36 * C));
         for c in 0..C {
+            if F::COARSE {
+                for i in 0..R {
+                    let at = (i * vectors_per_sub::<F>() + half) * S::LANES;
+                    y[i][c] = S::fma(S::load(scales.add(at)), S::to_float(sums[i][c]), y[i][c]);
+                }
+                continue;
+            }
             let d = S::splat(x_scales.add(4 * c).cast::<f32>().read_unaligned());
             for i in 0..R {
-                let at = (i * vectors_per_sub::<F>() + half) * S::LANES;
+                let at = i * vectors_per_sub::<F>() * S::LANES;
                 let mut product = S::mul(S::load(scales.add(at)), S::to_float(sums[i][c]));
                 if F::MIN {
-                    let halves = if F::HALVES { 2 } else { 1 };
-                    let one = S::splat_int(pair(1, half == 0, half == 1 || !F::HALVES));
+                    let one = S::splat_int(pair(1, true, true));
                     let sum = S::to_float(S::pairs(S::repeat(x_sums.add(4 * c)), one));
-                    let min = S::load(scales.add(at + halves * S::LANES));
+                    let min = S::load(scales.add(at + S::LANES));
                     product = S::fma(min, sum, product);
                 }
                 y[i][c] = S::fma(product, d, y[i][c]);

@@ -1,8 +1,11 @@
-//! Activations to signed bytes, symmetric, one scale per 32 values; the same bits at every CPU level.
+//! Activations to signed bytes, symmetric, one scale per 32 or per 256 values; the same bits at every CPU level.
 
 #![allow(unsafe_code, reason = "writes panels of activations through raw pointers")]
 
 use super::matmul::X_BLOCK;
+
+/// Values that share a scale where it is coarse: a block of the formats that want it so.
+pub(crate) const LONG_BLOCK: usize = 256;
 
 /// Largest magnitude of 32 values by comparing bits, so that a NaN or infinity is never lost.
 #[inline(always)]
@@ -35,10 +38,11 @@ pub(crate) fn to_i8(x: f32, inverse: f32) -> i8 {
 }
 
 /// Writes `columns` rows of `n` activations, `stride` apart, as a panel of `width` columns: for each 32 values the bytes
-/// of every column, their scales, and the sums of their halves. Columns past the last repeat it.
+/// of every column, their scales, and the sums of their halves. Columns past the last repeat it. `coarse` gives a scale to
+/// 256 values, and sums in place of the other scales, as [`X_BLOCK`] says.
 ///
 /// # Safety
-/// Rows and panel are as long as that; `n` is a multiple of 32; `columns` is not 0.
+/// Rows and panel are as long as that; `n` is a multiple of 32, or of 256 if `coarse`; `columns` is not 0.
 #[inline(always)]
 pub(crate) unsafe fn quantize_panel(
     x: *const f32,
@@ -46,32 +50,43 @@ pub(crate) unsafe fn quantize_panel(
     n: usize,
     columns: usize,
     width: usize,
+    coarse: bool,
     out: *mut u8,
 ) {
+    let group = if coarse { LONG_BLOCK } else { 32 };
     for c in 0..width {
-        let mut at = 0;
-        while at < n {
-            // SAFETY: 32 values from `at` on are inside the row; the panel has X_BLOCK bytes for each of them.
+        for first in (0..n).step_by(group) {
+            // SAFETY: the values of the group are inside the row; the panel has X_BLOCK bytes for each 32 of them.
             unsafe {
-                let row = x.add(c.min(columns - 1) * stride + at);
-                let block = out.add(at / 32 * X_BLOCK * width);
-                let q: &mut [i8; 32] = &mut *block.add(32 * c).cast();
-                let (scale, sums) = quantize_block(&*row.cast(), q);
-                block.add(32 * width + 4 * c).cast::<f32>().write_unaligned(scale);
-                block
-                    .add(36 * width + 4 * c)
-                    .cast::<[i16; 2]>()
-                    .write_unaligned(sums);
+                let row = x.add(c.min(columns - 1) * stride + first);
+                let (scale, inverse) = scale_of(largest_magnitude(std::slice::from_raw_parts(row, group)));
+                let mut before = 0;
+                for set in 0..group / 32 {
+                    let block = out.add((first / 32 + set) * X_BLOCK * width);
+                    let q: &mut [i8; 32] = &mut *block.add(32 * c).cast();
+                    let sums = quantize_set(&*row.add(32 * set).cast(), inverse, q);
+                    block
+                        .add(36 * width + 4 * c)
+                        .cast::<[i16; 2]>()
+                        .write_unaligned(sums);
+                    let place = block.add(32 * width + 4 * c);
+                    let sum = sums[0] + sums[1];
+                    if set % 2 == 0 {
+                        before = sum;
+                    } else {
+                        let even = place.sub(X_BLOCK * width);
+                        even.cast::<[i16; 2]>().write_unaligned([before, sum]);
+                    }
+                    place.cast::<f32>().write_unaligned(scale);
+                }
             }
-            at += 32;
         }
     }
 }
 
-/// 32 values to bytes; their scale, and the sum of each half.
+/// 32 values to bytes; the sum of each half.
 #[inline(always)]
-fn quantize_block(x: &[f32; 32], q: &mut [i8; 32]) -> (f32, [i16; 2]) {
-    let (scale, inverse) = scale_of(largest_magnitude(x));
+fn quantize_set(x: &[f32; 32], inverse: f32, q: &mut [i8; 32]) -> [i16; 2] {
     for i in 0..32 {
         // A value that is not finite gives an arbitrary byte, and its block's scale is NaN.
         q[i] = to_i8(x[i], inverse);
@@ -82,5 +97,5 @@ fn quantize_block(x: &[f32; 32], q: &mut [i8; 32]) -> (f32, [i16; 2]) {
             *sum += i16::from(*q);
         }
     }
-    (scale, sums)
+    sums
 }

@@ -180,6 +180,20 @@ impl Simd for Scalar {
         int2(a, a, |a, _| (a & (mask | mask << 16)) << n)
     }
     #[inline(always)]
+    unsafe fn store_int(p: *mut u8, v: I) {
+        // SAFETY: the caller has room for a vector.
+        unsafe { p.cast::<I>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn to_upper(a: I) -> I {
+        int2(a, a, |a, _| a << 16)
+    }
+    #[inline(always)]
+    unsafe fn add_pairs(acc: I, a: I, b: I) -> I {
+        // SAFETY: lanes only.
+        int2(acc, unsafe { Self::pairs(a, b) }, u32::wrapping_add)
+    }
+    #[inline(always)]
     unsafe fn to_float(a: I) -> F {
         map1(a, |x| x as i32 as f32)
     }

@@ -244,10 +244,7 @@ fn matrix_products_stay_inside_their_slices() {
                                 x.copy_from_slice(&Rng(2).vec(n_in * rows));
                                 let y = gy.slice::<f32>(n_out * rows, at_end);
                                 let mut a = Activations::new(rows, n_in).unwrap();
-                                let forms = Forms {
-                                    floats: true,
-                                    bytes: ty.is_quantized(),
-                                };
+                                let forms = Forms::of(ty, precision);
                                 a.set(k, &pool, x, rows, n_in, forms).unwrap();
                                 let w = Matrix::new(ty, n_in, n_out, w, tail).unwrap();
                                 matmul(k, &pool, &a, &mut [MatmulJob::new(w, y).precision(precision)])

@@ -27,10 +27,7 @@ impl Case {
         }
     }
     fn forms(&self) -> Forms {
-        Forms {
-            floats: true,
-            bytes: self.ty.is_quantized(),
-        }
+        Forms::of(self.ty, Precision::Exact).and(Forms::of(self.ty, Precision::Int8))
     }
     fn run(&self, k: &Kernels, pool: &ThreadPool, precision: Precision) -> Vec<f32> {
         let w = Packed::new(pool, self.ty, self.n_in, self.n_out, &self.weights).unwrap();
@@ -323,6 +320,7 @@ fn several_weights_of_different_types_share_one_call() {
             (TensorType::Q4_K, 100),
             (TensorType::F32, 7),
             (TensorType::Q6_K, 1),
+            (TensorType::Q4_0, 20),
             (TensorType::F16, 300),
         ];
         let data: Vec<_> = shapes
@@ -333,7 +331,7 @@ fn several_weights_of_different_types_share_one_call() {
             })
             .collect();
         let matrix = |i: usize| data[i].matrix().unwrap();
-        let alone: Vec<Vec<f32>> = (0..4)
+        let alone: Vec<Vec<f32>> = (0..shapes.len())
             .map(|i| {
                 let mut y = vec![0.0; 3 * shapes[i].1];
                 matmul(k, &pool, &a, &mut [MatmulJob::new(matrix(i), &mut y)]).unwrap();
@@ -359,10 +357,11 @@ fn a_call_with_nothing_to_compute_computes_nothing() {
     let w = Packed::new(&pool, TensorType::Q8_0, 32, 2, &[0; 68]).unwrap();
     for k in levels() {
         let mut a = Activations::new(1, 32).unwrap();
-        a.set(k, &pool, &[], 0, 32, Forms::ALL).unwrap();
+        let forms = Forms::of(TensorType::Q8_0, Precision::Int8);
+        a.set(k, &pool, &[], 0, 32, forms).unwrap();
         matmul(k, &pool, &a, &mut []).unwrap();
         matmul(k, &pool, &a, &mut [MatmulJob::new(w.matrix().unwrap(), &mut [])]).unwrap();
-        a.set(k, &pool, &[1.0; 32], 1, 32, Forms::ALL).unwrap();
+        a.set(k, &pool, &[1.0; 32], 1, 32, forms).unwrap();
         let none = MatmulJob::new(w.matrix().unwrap(), &mut []).rows(&[]);
         matmul(k, &pool, &a, &mut [none]).unwrap();
     }
@@ -397,27 +396,42 @@ fn activations_are_quantized_to_the_same_bytes_at_every_level() {
     x[96..128].iter_mut().for_each(|v| *v *= 1e38);
     x[130] = 127.5 / 127.0;
     for k in levels() {
-        // Three rows in a panel of four columns, the last of which repeats the third.
-        let mut panel = vec![0u8; generic::matmul::x_panel_bytes(n, 4)];
-        k.quantize_panel(&x, n, 4, &mut panel);
-        for (b, block) in panel.chunks(4 * generic::matmul::X_BLOCK).enumerate() {
+        for group in [32, 256] {
+            // Three rows in a panel of four columns, the last of which repeats the third.
+            let mut panel = vec![0u8; generic::matmul::x_panel_bytes(n, 4)];
+            k.quantize_panel(&x, n, 4, group == 256, &mut panel);
+            let sets: Vec<_> = panel.chunks(4 * generic::matmul::X_BLOCK).collect();
             for c in 0..4 {
-                let x = &x[c.min(2) * n + 32 * b..][..32];
-                let largest = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-                let scale = if largest < 1e-35 { 0.0 } else { largest / 127.0 };
-                let mut sums = [0i16; 2];
-                for (i, v) in x.iter().enumerate() {
-                    let q = if scale == 0.0 {
-                        0
-                    } else {
-                        (v * (127.0 / largest)).round_ties_even() as i8
-                    };
-                    assert_eq!(block[32 * c + i] as i8, q, "{k:?} block {b}");
-                    sums[i / 16] += i16::from(q);
+                let row = &x[c.min(2) * n..][..n];
+                let mut of_sets = Vec::new();
+                for (b, set) in sets.iter().enumerate() {
+                    let largest = row[32 * b / group * group..][..group]
+                        .iter()
+                        .fold(0.0f32, |m, v| m.max(v.abs()));
+                    let scale = if largest < 1e-35 { 0.0 } else { largest / 127.0 };
+                    let mut sums = [0i16; 2];
+                    for (i, v) in row[32 * b..][..32].iter().enumerate() {
+                        let q = if scale == 0.0 {
+                            0
+                        } else {
+                            (v * (127.0 / largest)).round_ties_even() as i8
+                        };
+                        assert_eq!(set[32 * c + i] as i8, q, "{k:?} set {b}");
+                        sums[i / 16] += i16::from(q);
+                    }
+                    for (i, sum) in sums.iter().enumerate() {
+                        assert_eq!(set[144 + 4 * c + 2 * i..][..2], sum.to_le_bytes());
+                    }
+                    of_sets.push(sums[0] + sums[1]);
+                    if group == 32 || b == 7 {
+                        assert_eq!(set[128 + 4 * c..][..4], scale.to_le_bytes());
+                    }
                 }
-                assert_eq!(block[128 + 4 * c..][..4], scale.to_le_bytes());
-                for (i, sum) in sums.iter().enumerate() {
-                    assert_eq!(block[144 + 4 * c + 2 * i..][..2], sum.to_le_bytes());
+                for b in [0, 2, 4, 6].into_iter().filter(|_| group == 256) {
+                    for i in 0..2 {
+                        let sum = of_sets[b + i].to_le_bytes();
+                        assert_eq!(sets[b][128 + 4 * c + 2 * i..][..2], sum);
+                    }
                 }
             }
         }
@@ -461,17 +475,13 @@ fn shapes_that_do_not_fit_are_errors_that_say_what_was_expected() {
 
     let w = matrix(TensorType::Q8_0, 32, 2, 68).unwrap();
     let w = w.matrix().unwrap();
-    let bytes = Forms {
-        floats: false,
-        bytes: true,
-    };
-    let floats = Forms {
-        floats: true,
-        bytes: false,
-    };
+    let bytes = Forms::of(TensorType::Q8_0, Precision::Int8);
+    let coarse = Forms::of(TensorType::Q4_K, Precision::Int8);
+    let floats = Forms::of(TensorType::Q4_K, Precision::Exact);
     let mut a = Activations::new(2, 32).unwrap();
     assert!(a.set(k, &pool, &[0.0; 63], 2, 32, bytes).is_err());
     assert!(a.set(k, &pool, &[0.0; 60], 2, 30, bytes).is_err());
+    assert!(a.set(k, &pool, &[0.0; 64], 2, 32, coarse).is_err());
     a.set(k, &pool, &[0.0; 64], 2, 32, floats).unwrap();
     let mut y = [0.0; 4];
     let mut run = |a: &Activations, len: usize, rows: Option<&[u32]>| {

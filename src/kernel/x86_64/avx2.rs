@@ -205,9 +205,24 @@ impl<P: Products> Simd for Ymm<P> {
         }
     }
     #[inline(always)]
+    unsafe fn store_int(p: *mut u8, v: __m256i) {
+        // SAFETY: see above.
+        unsafe { _mm256_storeu_si256(p.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn to_upper(a: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_slli_epi32::<16>(a) }
+    }
+    #[inline(always)]
     unsafe fn to_float(a: __m256i) -> Self::F {
         // SAFETY: see above.
         unsafe { _mm256_cvtepi32_ps(a) }
+    }
+    #[inline(always)]
+    unsafe fn add_pairs(acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_add_epi32(acc, Self::pairs(a, b)) }
     }
     #[inline(always)]
     unsafe fn pairs(a: __m256i, b: __m256i) -> __m256i {

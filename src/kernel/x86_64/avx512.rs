@@ -194,9 +194,24 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    unsafe fn store_int(p: *mut u8, v: __m512i) {
+        // SAFETY: see above.
+        unsafe { _mm512_storeu_si512(p.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn to_upper(a: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_slli_epi32::<16>(a) }
+    }
+    #[inline(always)]
     unsafe fn to_float(a: __m512i) -> Self::F {
         // SAFETY: see above.
         unsafe { _mm512_cvtepi32_ps(a) }
+    }
+    #[inline(always)]
+    unsafe fn add_pairs(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_dpwssd_epi32(acc, a, b) }
     }
     #[inline(always)]
     unsafe fn pairs(a: __m512i, b: __m512i) -> __m512i {

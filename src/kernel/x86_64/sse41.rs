@@ -208,9 +208,24 @@ impl Simd for Sse41 {
         }
     }
     #[inline(always)]
+    unsafe fn store_int(p: *mut u8, v: __m128i) {
+        // SAFETY: see above.
+        unsafe { _mm_storeu_si128(p.cast(), v) }
+    }
+    #[inline(always)]
+    unsafe fn to_upper(a: __m128i) -> __m128i {
+        // SAFETY: see above.
+        unsafe { _mm_slli_epi32::<16>(a) }
+    }
+    #[inline(always)]
     unsafe fn to_float(a: __m128i) -> Self::F {
         // SAFETY: see above.
         unsafe { _mm_cvtepi32_ps(a) }
+    }
+    #[inline(always)]
+    unsafe fn add_pairs(acc: __m128i, a: __m128i, b: __m128i) -> __m128i {
+        // SAFETY: see above.
+        unsafe { _mm_add_epi32(acc, Self::pairs(a, b)) }
     }
     #[inline(always)]
     unsafe fn pairs(a: __m128i, b: __m128i) -> __m128i {
