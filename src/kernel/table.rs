@@ -254,6 +254,8 @@ impl Kernels {
             CpuLevel::AvxVnni => Some(&super::x86_64::avx_vnni::table::TABLE),
             #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx512 => Some(&super::x86_64::avx512::table::TABLE),
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx512Bf16 => Some(&super::x86_64::avx512_bf16::TABLE),
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
             CpuLevel::Neon => Some(&super::aarch64::neon::table::TABLE),
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]

@@ -42,6 +42,7 @@ pub const CPU_LEVELS: &[&str] = &[
     "avx2",
     "avx_vnni",
     "avx512",
+    "avx512_bf16",
     "neon",
     "neon_dotprod",
     "i8mm",

@@ -7,5 +7,6 @@
 
 pub(crate) mod avx2;
 pub(crate) mod avx512;
+pub(crate) mod avx512_bf16;
 pub(crate) mod avx_vnni;
 pub(crate) mod sse41;
