@@ -6,5 +6,6 @@ use crate::kernel::{CpuLevel, Kernels};
 /// Function table of the level.
 pub(crate) static TABLE: Kernels = Kernels {
     level: CpuLevel::Avx512Bf16,
+    bf16: Some(super::bf16::rows),
     ..avx512::table::TABLE
 };
