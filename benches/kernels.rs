@@ -1,7 +1,7 @@
 //! Speed of the matrix kernels beside the limits of the machine.
 //!
 //! `cargo bench --bench kernels` prints, per CPU level: `gemv` (one activation row, weights from DRAM) in bytes per second,
-//! beside `limit/dram_read`; `gemm` in multiply-adds per second (printed as elements), beside `limit/vpdpbusd`; a few vector
+//! beside `limit/dram_read`; `gemm` in multiply-adds per second (printed as elements), beside `limit/products_*`; a few vector
 //! operations. `INFER_BENCH_THREADS` sets the number of threads, otherwise all CPUs of the process are used.
 
 #![allow(
@@ -17,7 +17,7 @@ use criterion::{
     BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
 use infer::kernel::{
-    Activations, CpuLevel, Forms, Kernels, MatmulJob, Packed, ThreadPool, ThreadPoolOptions,
+    Activations, CpuLevel, Forms, Kernels, MatmulJob, Packed, Products, ThreadPool, ThreadPoolOptions,
     for_each_chunk_mut, matmul,
 };
 use infer::quant::TensorType;
@@ -184,42 +184,17 @@ fn limits(c: &mut Criterion) {
             });
         });
     });
-    #[cfg(target_arch = "x86_64")]
-    if matches!(k.level(), CpuLevel::Avx512 | CpuLevel::Avx512Bf16) {
+    for (name, products) in [
+        ("products_int8", Products::Int8),
+        ("products_bf16", Products::Bf16),
+        ("products_f32", Products::F32),
+    ] {
         const STEPS: usize = 20_000;
-        g.throughput(Throughput::Elements((STEPS * peak::MACS_PER_STEP * parts) as u64));
-        g.bench_function("vpdpbusd", |b| {
-            b.iter(|| pool.run(parts, &|_, _| _ = black_box(peak::run(STEPS))))
+        let done = k.multiply_on_registers(products, STEPS) * parts as u64;
+        g.throughput(Throughput::Elements(done));
+        g.bench_function(name, |b| {
+            b.iter(|| pool.run(parts, &|_, _| _ = k.multiply_on_registers(products, STEPS)))
         });
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod peak {
-    #![allow(unsafe_code, reason = "vector intrinsics of a microbenchmark")]
-    use std::arch::x86_64::*;
-
-    /// Sixteen instructions of 64 multiply-adds.
-    pub const MACS_PER_STEP: usize = 16 * 64;
-
-    /// Independent dot-product instructions on registers; needs AVX-512 with VNNI.
-    pub fn run(steps: usize) -> i32 {
-        // SAFETY: the caller has checked the level.
-        unsafe { registers(steps) }
-    }
-
-    #[target_feature(enable = "avx512f,avx512vnni")]
-    unsafe fn registers(steps: usize) -> i32 {
-        let x = std::hint::black_box(_mm512_set1_epi8(1));
-        let mut acc = [_mm512_setzero_si512(); 16];
-        for _ in 0..steps {
-            for a in &mut acc {
-                *a = _mm512_dpbusd_epi32(*a, x, x);
-            }
-        }
-        acc.iter()
-            .map(|a| _mm512_reduce_add_epi32(*a))
-            .fold(0, i32::wrapping_add)
     }
 }
 

@@ -29,7 +29,7 @@ pub use matrix::{MatmulJob, Matrix, Packed, Precision, matmul, pack};
 pub(crate) use pool::system::with_signals_blocked;
 pub use pool::{ThreadPool, ThreadPoolOptions, for_each_chunk_mut};
 pub(crate) use spawn::spawn_thread;
-pub use table::Kernels;
+pub use table::{Kernels, Products};
 
 use crate::memory::MemoryError;
 use crate::quant::TensorType;

@@ -20,6 +20,17 @@ type DenseFn<E, C> = unsafe fn(&[E], &[E], usize, usize, usize, &mut [C]);
 /// First row, stride, values per row, rows, columns of the panel, whether scales are coarse, output.
 type QuantizeFn = unsafe fn(*const f32, usize, usize, usize, usize, bool, *mut u8);
 
+/// What [`Kernels::multiply_on_registers`] multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Products {
+    /// Bytes, added up in 32 bits.
+    Int8,
+    /// bfloat16, added up in `f32`.
+    Bf16,
+    /// `f32`.
+    F32,
+}
+
 /// The kernels of one CPU level. There is one static table per level; see [`Kernels::for_level`].
 ///
 /// Every method's result depends on its arguments and the level only. Methods panic when lengths do not fit together,
@@ -49,6 +60,11 @@ pub struct Kernels {
     pub(crate) exact: PanelsFn,
     /// Half-precision weights with activations in bfloat16, where the level has such products.
     pub(crate) bf16: Option<PanelsFn>,
+    pub(crate) peak_int8: unsafe fn(usize) -> f32,
+    pub(crate) peak_bf16: Option<unsafe fn(usize) -> f32>,
+    pub(crate) peak_f32: unsafe fn(usize) -> f32,
+    /// Values per vector.
+    pub(crate) lanes: usize,
     /// Most columns of a panel of activations.
     pub(crate) max_columns: usize,
     pub(crate) dot_kahan: unsafe fn(&[f32], &[f32]) -> f32,
@@ -79,7 +95,7 @@ macro_rules! define_level {
         use $crate::kernel::generic::attention::{Scores, Sums};
         use $crate::kernel::generic::float::{Bf16, F16, F32, rows_exact, rows_float};
         use $crate::kernel::generic::matmul::{JobView, PanelsFn, panels};
-        use $crate::kernel::generic::{attention, dense, elementwise, formats, ops, quantize, reduce, rows};
+        use $crate::kernel::generic::{attention, dense, elementwise, formats, ops, peak, quantize, reduce, rows};
         use $crate::kernel::simd::Simd;
         use $crate::quant::TensorType;
 
@@ -104,6 +120,8 @@ macro_rules! define_level {
             fn store_key(ty: RowType, x: &[f32], keys: *mut u8, slot: usize) -> () = attention::store_key::<S>;
             fn scores(job: &Scores) -> () = attention::scores::<S>;
             fn weighted_sums(job: &Sums) -> () = attention::weighted_sums::<S>;
+            fn peak_int8(steps: usize) -> f32 = peak::int8::<S>;
+            fn peak_f32(steps: usize) -> f32 = peak::float::<S>;
             fn dot_kahan(a: &[f32], b: &[f32]) -> f32 = reduce::dot_kahan::<S>;
             fn matmul_f32(a: &[f32], b: &[f32], m: usize, k: usize, n: usize, c: &mut [f32]) -> () = dense::matmul::<S, f32>;
             fn matmul_i8(a: &[i8], b: &[i8], m: usize, k: usize, n: usize, c: &mut [i32]) -> () = dense::matmul::<S, i8>;
@@ -168,6 +186,10 @@ macro_rules! define_level {
             panels: by_type,
             exact,
             bf16: None,
+            peak_int8,
+            peak_bf16: None,
+            peak_f32,
+            lanes: <S as Simd>::LANES,
             max_columns: <S as Simd>::MAX_COLUMNS,
             dot_kahan,
             matmul_f32,
@@ -272,6 +294,20 @@ impl Kernels {
     /// The level these kernels belong to.
     pub fn level(&self) -> CpuLevel {
         self.level
+    }
+
+    /// Multiplies on registers only, about `steps` times, and answers the number of multiply-adds: the rate is what the units of one core allow, to
+    /// measure kernels against. Where the level has no products of bfloat16 they are those of `f32`.
+    pub fn multiply_on_registers(&self, products: Products, steps: usize) -> u64 {
+        let f32 = (self.peak_f32, self.lanes);
+        let (run, per_instruction) = match products {
+            Products::Int8 => (self.peak_int8, 4 * self.lanes),
+            Products::Bf16 => self.peak_bf16.map_or(f32, |f| (f, 2 * self.lanes)),
+            Products::F32 => f32,
+        };
+        // SAFETY: a table exists only where its features do.
+        std::hint::black_box(unsafe { run(steps) });
+        (steps * super::generic::peak::SUMS * per_instruction) as u64
     }
 
     /// Σ aᵢ·bᵢ.

@@ -187,7 +187,7 @@ impl Times {
 
 /// Operations alone, and the levels beside each other.
 fn vectors(figures: &mut Vec<Figure>, k: &Kernels, scalar: &Kernels, clock: f64) {
-    let rates = Rates::of(k.level());
+    let rates = Rates::measure(k);
     // A fused multiply-add of two vectors per cycle gives the lanes of a vector; as many loads, half as many stores.
     let lanes = rates.f32() / 2.0;
     let nanoseconds = |cycles: f64| cycles / clock * 1e9;

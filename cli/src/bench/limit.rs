@@ -11,14 +11,23 @@
 //! at that of bfloat16 products, F32 at that of fused multiply-adds; attention by the cache's type.
 
 use std::path::Path;
+use std::time::Instant;
 
 use infer::gguf::Gguf;
-use infer::kernel::{CpuLevel, RowType};
+#[cfg(test)]
+use infer::kernel::CpuLevel;
+use infer::kernel::{Kernels, Products, RowType};
 use infer::kv::Geometry;
 use infer::model::Model;
 use infer::quant::TensorType;
+use serde_json::{Value, json};
 
-use super::probe::Sample;
+use super::probe::{Sample, chain};
+
+/// Steps of a measurement of a rate: about a millisecond.
+const STEPS: usize = 200_000;
+/// Measurements of which the best counts.
+const SAMPLES: usize = 7;
 
 /// Multiply-adds per cycle and core, by what is multiplied.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,19 +38,29 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Of a level, with two vector units: what the widest dot-product instruction of the level does. Where it has none,
-    /// 8-bit products take a multiplication of bytes and one of pairs; bfloat16 is multiplied as f32.
-    pub fn of(level: CpuLevel) -> Self {
-        let (int8, bf16, f32) = match level.name() {
-            "avx512_bf16" => (128.0, 64.0, 32.0),
-            "avx512" => (128.0, 32.0, 32.0),
-            "avx-vnni" | "avxvnni" | "avx_vnni" => (64.0, 16.0, 16.0),
-            "avx2" => (32.0, 16.0, 16.0),
-            "i8mm" | "neon-i8mm" | "neon_i8mm" => (64.0, 32.0, 8.0),
-            "dotprod" | "neon-dotprod" | "neon_dotprod" => (32.0, 8.0, 8.0),
-            _ => (16.0, 8.0, 8.0),
+    /// Of the level of `k` on this machine, measured on registers; takes a tenth of a second.
+    pub fn measure(k: &Kernels) -> Self {
+        let rate = |products| {
+            let mut best = 0.0f64;
+            for _ in 0..SAMPLES {
+                let started = Instant::now();
+                let done = k.multiply_on_registers(products, STEPS) as f64;
+                let rate = done / started.elapsed().as_secs_f64().max(1e-9);
+                // The clock of the same moment.
+                best = best.max(rate / chain());
+            }
+            best
         };
-        Self { int8, bf16, f32 }
+        Self {
+            int8: rate(Products::Int8),
+            bf16: rate(Products::Bf16),
+            f32: rate(Products::F32),
+        }
+    }
+
+    /// As the report has them.
+    pub fn json(self) -> Value {
+        json!({"int8": self.int8, "bf16": self.bf16, "f32": self.f32})
     }
 
     fn of_weights(self, ty: TensorType) -> f64 {
@@ -94,16 +113,15 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Of the model in a file, with this level, cache and number of cores.
+    /// Of the model in a file, with cores that multiply so fast, this cache and number of cores.
     pub fn of(
         path: &Path,
         model: &Model,
-        level: CpuLevel,
+        rates: Rates,
         kv_type: RowType,
         cores: usize,
     ) -> infer::Result<Self> {
         let gguf = Gguf::open(path)?;
-        let rates = Rates::of(level);
         let count = |key: &str| -> f64 {
             let key = format!("{}.{key}", model.architecture());
             gguf.metadata().u64(&key).ok().flatten().unwrap_or(0) as f64
@@ -174,9 +192,15 @@ mod tests {
         clock: 3.9e9,
     };
 
+    const RATES: Rates = Rates {
+        int8: 128.0,
+        bf16: 64.0,
+        f32: 32.0,
+    };
+
     /// Llama 3.2 1B in Q4_0 with a cache of f16.
     fn one_billion() -> Cost {
-        let rates = Rates::of(CpuLevel::Avx512Bf16);
+        let rates = RATES;
         let matrices = |n: f64| Matrices {
             bytes: n * 18.0 / 32.0,
             cycles: n / rates.int8,
@@ -229,12 +253,12 @@ mod tests {
     }
 
     #[test]
-    fn a_level_is_never_faster_than_a_higher_one() {
-        let levels = [CpuLevel::Scalar, CpuLevel::Avx2, CpuLevel::Avx512Bf16].map(Rates::of);
-        for pair in levels.windows(2) {
-            assert!(
-                pair[0].int8 <= pair[1].int8 && pair[0].bf16 <= pair[1].bf16 && pair[0].f32 <= pair[1].f32
-            );
+    fn rates_are_measured_at_every_level() {
+        for k in CpuLevel::available().into_iter().filter_map(Kernels::for_level) {
+            let rates = Rates::measure(k);
+            for rate in [rates.int8, rates.bf16, rates.f32] {
+                assert!(rate.is_finite() && rate > 0.0, "{k:?} {rates:?}");
+            }
         }
     }
 }

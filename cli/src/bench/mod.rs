@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use infer::engine::Engine;
-use infer::kernel::{CpuLevel, RowType, ThreadPool};
+use infer::kernel::{CpuLevel, Kernels, RowType, ThreadPool};
 use infer::kv::{BLOCK_TOKENS, Geometry};
 use infer::model::Model;
 use infer::options::{EngineOptions, ModelOptions, Object, ThreadsOptions};
@@ -29,7 +29,7 @@ use crate::flags::{Flags, Loading, Offer};
 use crate::loading;
 use crate::output::Output;
 use crate::progress::Progress;
-use limit::Cost;
+use limit::{Cost, Rates};
 use machine::{Machine, Memory};
 use measure::Bench;
 use probe::{Probe, Sample};
@@ -221,8 +221,11 @@ pub fn run(args: &Args, json: bool) -> Outcome {
     let engine_options = plan.engine_options(&model, options, Arc::clone(&pool))?;
     let kv_type = kv_type(&model, &engine_options)?;
     let cores = machine.cores.min(pool.threads());
+    let kernels = Kernels::for_level(level)
+        .ok_or_else(|| infer::Error::Unsupported(format!("kernels of level {}", level.name())))?;
+    let rates = Rates::measure(kernels);
     let subject = Subject {
-        cost: Cost::of(&path, &model, level, kv_type, cores)?,
+        cost: Cost::of(&path, &model, rates, kv_type, cores)?,
         bench: Bench::new(Arc::clone(&model), engine_options)?,
         probe,
     };
@@ -248,6 +251,7 @@ pub fn run(args: &Args, json: bool) -> Outcome {
             "f16_products": subject.bench.engine().options().f16_products,
             "exact": subject.bench.engine().options().exact,
         },
+        "multiply_adds_per_cycle": rates.json(),
         "load_seconds": load_time.as_secs_f64(),
         "peak_rss_bytes": memory.peak,
         "rss_anon_bytes": memory.anonymous,

@@ -106,7 +106,7 @@ fn add_up(bytes: &[u8]) -> u64 {
 }
 
 /// Cycles per second of the core this runs on.
-fn chain() -> f64 {
+pub fn chain() -> f64 {
     let factor = black_box(0x9e37_79b9_7f4a_7c15u64);
     let mask = black_box(0x5555_5555_5555_5555u64);
     let mut x = black_box(1u64);

@@ -12,6 +12,7 @@ pub(crate) mod float;
 pub(crate) mod formats;
 pub(crate) mod matmul;
 pub(crate) mod ops;
+pub(crate) mod peak;
 pub(crate) mod quantize;
 pub(crate) mod reduce;
 pub(crate) mod rows;

@@ -7,5 +7,6 @@ use crate::kernel::{CpuLevel, Kernels};
 pub(crate) static TABLE: Kernels = Kernels {
     level: CpuLevel::Avx512Bf16,
     bf16: Some(super::bf16::rows),
+    peak_bf16: Some(super::bf16::peak),
     ..avx512::table::TABLE
 };

@@ -11,6 +11,7 @@
 use std::arch::x86_64::*;
 
 use crate::kernel::generic::matmul::{JobView, PREFETCH};
+use crate::kernel::generic::peak::SUMS;
 use crate::kernel::simd::Simd;
 use crate::quant::TensorType;
 use crate::quant::panel::PANEL_ROWS;
@@ -210,4 +211,25 @@ unsafe fn tile<W: Weights, const R: usize, const C: usize>(
         }
     }
     C
+}
+
+/// `steps` products of bfloat16 for each of [`SUMS`] sums, on registers only.
+///
+/// # Safety
+/// The CPU has AVX512_BF16 besides the features of AVX-512.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+pub(super) unsafe fn peak(steps: usize) -> f32 {
+    let one = [0x80u8, 0x3f].repeat(LANES);
+    // SAFETY: 64 readable bytes, then register arithmetic.
+    unsafe {
+        let x = Bf16::load(one.as_ptr());
+        let mut sums = std::hint::black_box([_mm512_setzero_ps(); SUMS]);
+        for _ in 0..steps {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, x, x);
+            }
+        }
+        sums.into_iter()
+            .fold(0.0, |all, sum| all + super::avx512::Avx512::sum(sum))
+    }
 }

@@ -1,0 +1,53 @@
+//! Multiply-adds on registers only: what the units for products allow, to measure kernels against.
+
+#![allow(unsafe_code, reason = "vector operations of a level")]
+
+use std::hint::black_box;
+
+use crate::kernel::simd::Simd;
+
+/// Independent sums: more than an instruction's latency, and they fit sixteen registers with their factors.
+pub(crate) const SUMS: usize = 10;
+
+/// `steps` products of bytes for each sum.
+///
+/// # Safety
+/// The CPU has the features of `S`.
+#[inline(always)]
+pub(crate) unsafe fn int8<S: Simd>(steps: usize) -> f32 {
+    // SAFETY: register arithmetic.
+    unsafe {
+        let (w, mut x) = (S::splat_int(0x0101_0101), S::splat_int(0x0201_0201));
+        // Sums that began alike would be one.
+        let mut sums = black_box([S::splat_int(0); SUMS]);
+        for _ in 0..steps {
+            // Or products would be taken out of the loop.
+            x = black_box(x);
+            for sum in &mut sums {
+                *sum = S::dot(*sum, w, x);
+            }
+        }
+        sums.into_iter()
+            .fold(0.0, |all, sum| all + S::sum(S::to_float(sum)))
+    }
+}
+
+/// `steps` products of `f32` for each sum.
+///
+/// # Safety
+/// The CPU has the features of `S`.
+#[inline(always)]
+pub(crate) unsafe fn float<S: Simd>(steps: usize) -> f32 {
+    // SAFETY: register arithmetic.
+    unsafe {
+        let (w, mut x) = (S::splat(0.5), S::splat(1e-9));
+        let mut sums = black_box([S::splat(0.0); SUMS]);
+        for _ in 0..steps {
+            x = black_box(x);
+            for sum in &mut sums {
+                *sum = S::fma(w, x, *sum);
+            }
+        }
+        sums.into_iter().fold(0.0, |all, sum| all + S::sum(sum))
+    }
+}
