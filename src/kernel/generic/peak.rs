@@ -7,7 +7,7 @@ use std::hint::black_box;
 use crate::kernel::simd::Simd;
 
 /// Independent sums: more than an instruction's latency, and they fit sixteen registers with their factors.
-pub(crate) const SUMS: usize = 10;
+pub(crate) const SUMS: usize = 12;
 
 /// `steps` products of bytes for each sum.
 ///
@@ -17,12 +17,12 @@ pub(crate) const SUMS: usize = 10;
 pub(crate) unsafe fn int8<S: Simd>(steps: usize) -> f32 {
     // SAFETY: register arithmetic.
     unsafe {
-        let (w, mut x) = (S::splat_int(0x0101_0101), S::splat_int(0x0201_0201));
+        let w = S::splat_int(0x0101_0101);
         // Sums that began alike would be one.
         let mut sums = black_box([S::splat_int(0); SUMS]);
         for _ in 0..steps {
-            // Or products would be taken out of the loop.
-            x = black_box(x);
+            // Products of constants would be taken out of the loop.
+            let x = S::and(sums[0], w);
             for sum in &mut sums {
                 *sum = S::dot(*sum, w, x);
             }
@@ -40,10 +40,10 @@ pub(crate) unsafe fn int8<S: Simd>(steps: usize) -> f32 {
 pub(crate) unsafe fn float<S: Simd>(steps: usize) -> f32 {
     // SAFETY: register arithmetic.
     unsafe {
-        let (w, mut x) = (S::splat(0.5), S::splat(1e-9));
+        let w = S::splat(0.5);
         let mut sums = black_box([S::splat(0.0); SUMS]);
         for _ in 0..steps {
-            x = black_box(x);
+            let x = S::min(sums[0], w);
             for sum in &mut sums {
                 *sum = S::fma(w, x, *sum);
             }
