@@ -282,7 +282,7 @@ impl Kernels {
         unsafe { (self.sum)(x) }
     }
 
-    /// Largest value, −∞ for an empty slice. NaNs are ignored or returned, in no promised way.
+    /// Largest value, −∞ for none; NaNs are ignored.
     pub fn max(&self, x: &[f32]) -> f32 {
         // SAFETY: as above.
         unsafe { (self.max)(x) }

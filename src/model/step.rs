@@ -240,10 +240,9 @@ impl Workspace {
         self.max_logit_rows
     }
 
-    /// The logits of the `index`-th row that wanted them, in row order: one number per vocabulary entry.
-    pub fn logits(&mut self, index: usize) -> &mut [f32] {
-        debug_assert!(index < self.n_logit_rows);
-        &mut self.logits[index * self.n_vocab..(index + 1) * self.n_vocab]
+    /// The logits of the rows that wanted them, in row order, and their width: one number per vocabulary entry.
+    pub fn logits(&mut self) -> (&mut [f32], usize) {
+        (&mut self.logits[..self.n_logit_rows * self.n_vocab], self.n_vocab)
     }
 }
 
