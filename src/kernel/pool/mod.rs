@@ -22,6 +22,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+pub(super) use pieces::Pieces;
 pub use pieces::{for_each_chunk_mut, for_each_row_mut};
 pub use system::available_cpus;
 

@@ -3,7 +3,7 @@
 use super::ThreadPool;
 
 /// A slice that tasks share, each its own piece.
-struct Pieces<T> {
+pub(in crate::kernel) struct Pieces<T> {
     base: *mut T,
     len: usize,
 }
@@ -12,11 +12,16 @@ struct Pieces<T> {
 unsafe impl<T: Send> Sync for Pieces<T> {}
 
 impl<T> Pieces<T> {
-    fn of(slice: &mut [T]) -> Self {
+    pub(in crate::kernel) fn of(slice: &mut [T]) -> Self {
         Self {
             base: slice.as_mut_ptr(),
             len: slice.len(),
         }
+    }
+
+    /// Where element `from` lies.
+    pub(in crate::kernel) fn at(&self, from: usize) -> *mut T {
+        self.base.wrapping_add(from)
     }
 
     /// Piece `i` of `width` elements; what is left of the slice where that is less.
@@ -27,11 +32,11 @@ impl<T> Pieces<T> {
         clippy::mut_from_ref,
         reason = "each piece is lent once, as the safety rule says"
     )]
-    unsafe fn get(&self, i: usize, width: usize) -> &mut [T] {
+    pub(in crate::kernel) unsafe fn get(&self, i: usize, width: usize) -> &mut [T] {
         let from = (i * width).min(self.len);
         let n = width.min(self.len - from);
         // SAFETY: from + n <= len; exclusive by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.base.wrapping_add(from), n) }
+        unsafe { std::slice::from_raw_parts_mut(self.at(from), n) }
     }
 }
 

@@ -8,4 +8,5 @@
 pub(crate) mod avx2;
 pub(crate) mod avx512;
 pub(crate) mod avx_vnni;
+mod quantize;
 pub(crate) mod sse41;
