@@ -185,7 +185,7 @@ fn limits(c: &mut Criterion) {
         });
     });
     #[cfg(target_arch = "x86_64")]
-    if k.level() == CpuLevel::Avx512 {
+    if matches!(k.level(), CpuLevel::Avx512 | CpuLevel::Avx512Bf16) {
         const STEPS: usize = 20_000;
         g.throughput(Throughput::Elements((STEPS * peak::MACS_PER_STEP * parts) as u64));
         g.bench_function("vpdpbusd", |b| {
@@ -202,7 +202,7 @@ mod peak {
     /// Sixteen instructions of 64 multiply-adds.
     pub const MACS_PER_STEP: usize = 16 * 64;
 
-    /// Independent dot-product instructions on registers; needs the level `avx512`.
+    /// Independent dot-product instructions on registers; needs AVX-512 with VNNI.
     pub fn run(steps: usize) -> i32 {
         // SAFETY: the caller has checked the level.
         unsafe { registers(steps) }

@@ -623,9 +623,9 @@ extern "C" {
 const char *infer_version(void);
 
 /*
- * The best set of kernels this CPU can run: "scalar"; "sse41", "avx2", "avx_vnni" or "avx512" on x86-64; "neon",
- * "neon_dotprod" or "i8mm" on aarch64. An engine uses it unless its option cpu_level or the environment variable
- * INFER_CPU_LEVEL says otherwise. The text lives forever.
+ * The best set of kernels this CPU can run: "scalar"; "sse41", "avx2", "avx_vnni", "avx512" or "avx512_bf16" on x86-64;
+ * "neon", "neon_dotprod" or "i8mm" on aarch64. An engine uses it unless its option cpu_level or the environment
+ * variable INFER_CPU_LEVEL says otherwise. The text lives forever.
  *
  * Threads: any, also in a forked child and inside a callback.
  */
@@ -1541,9 +1541,9 @@ infer_status infer_stats_merge(infer_stats *total,
 /* ---- Kernels ---- */
 
 /*
- * Creates the kernels of a level: "scalar"; "sse41", "avx2", "avx_vnni", "avx512" on x86-64; "neon", "neon_dotprod",
- * "i8mm" on aarch64; or "auto" for the best this CPU has, lowered by the environment variable INFER_CPU_LEVEL if that
- * is set. level is NUL-terminated; NULL is "auto". Free it with infer_kernels_free().
+ * Creates the kernels of a level: "scalar"; "sse41", "avx2", "avx_vnni", "avx512", "avx512_bf16" on x86-64; "neon",
+ * "neon_dotprod", "i8mm" on aarch64; or "auto" for the best this CPU has, lowered by the environment variable
+ * INFER_CPU_LEVEL if that is set. level is NUL-terminated; NULL is "auto". Free it with infer_kernels_free().
  *
  * Errors: INFER_ERR_INVALID_ARGUMENT for another word, INFER_ERR_UNSUPPORTED for a level that this CPU or this build
  * does not have, naming those it has.

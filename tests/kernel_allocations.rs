@@ -65,7 +65,7 @@ fn products_allocate_nothing_after_the_first() {
             ];
             matmul(k, &pool, &a, &mut jobs).unwrap();
         };
-        for precision in [Precision::Int8, Precision::Exact] {
+        for precision in [Precision::Native, Precision::Exact] {
             pass(9, precision);
             pass(1, precision);
             let before = COUNT.load(Ordering::SeqCst);

@@ -58,7 +58,7 @@ func TestKernelLevels(t *testing.T) {
 	wantError(t, err, infer.ErrInvalidArgument, "AVX9", "scalar")
 	_, err = infer.NewKernels("scalar\x00")
 	wantError(t, err, infer.ErrInvalidArgument, "NUL")
-	for _, level := range []string{"sse41", "avx2", "avx_vnni", "avx512", "neon", "neon_dotprod", "i8mm"} {
+	for _, level := range []string{"sse41", "avx2", "avx_vnni", "avx512", "avx512_bf16", "neon", "neon_dotprod", "i8mm"} {
 		if !slices.Contains(levels, level) {
 			_, err = infer.NewKernels(level)
 			wantError(t, err, infer.ErrUnsupported, level, "scalar")

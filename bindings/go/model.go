@@ -73,8 +73,8 @@ func Version() string {
 	return C.GoString(C.infer_version())
 }
 
-// CPULevel is the best set of kernels this CPU can run: "scalar"; "sse41", "avx2", "avx_vnni" or "avx512" on x86-64;
-// "neon", "neon_dotprod" or "i8mm" on aarch64.
+// CPULevel is the best set of kernels this CPU can run: "scalar"; "sse41", "avx2", "avx_vnni", "avx512" or
+// "avx512_bf16" on x86-64; "neon", "neon_dotprod" or "i8mm" on aarch64.
 func CPULevel() string {
 	return C.GoString(C.infer_cpu_level_name())
 }

@@ -44,6 +44,7 @@ impl Offer for Computing {
     const OBJECT: Object = Object::Engine;
     const OPTIONS: &'static [(&'static str, Option<&'static str>)] = &[
         ("kv_type", Some("f32")),
+        ("f16_products", None),
         ("exact", None),
         ("threads", None),
         ("cpu_level", None),

@@ -30,7 +30,7 @@ fn values_outside_their_range_are_refused_with_the_range_and_exit_code_2() {
         (
             "--cpu-level",
             "sse",
-            "auto|scalar|sse41|avx2|avx_vnni|avx512|neon|neon_dotprod|i8mm",
+            "auto|scalar|sse41|avx2|avx_vnni|avx512|avx512_bf16|neon|neon_dotprod|i8mm",
         ),
         ("--repetition-penalty", "0", "0 < x <= 100"),
         ("--ids", "1,two", "found 'two' as number 2"),

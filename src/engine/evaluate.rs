@@ -10,7 +10,7 @@ use crate::options::EngineOptions;
 const CHUNK: usize = 64;
 
 /// Computes the logits after each of `ids`, fed as they are, and hands them to `sink` in order: the position and one
-/// number per vocabulary entry. Of the options `cpu_level`, `threads`, `shared_threads`, `kv_type` and `exact` apply.
+/// number per vocabulary entry. Of the options `cpu_level`, `threads`, `shared_threads`, `kv_type`, `f16_products` and `exact` apply.
 ///
 /// # Errors
 /// No ids, an id outside the vocabulary, memory or threads that cannot be had, or what `sink` answers.
@@ -65,7 +65,7 @@ pub fn logits(
             compute: Compute {
                 kernels: machine.kernels,
                 pool: &machine.pool,
-                exact: options.exact,
+                precision: options.precision(),
             },
             rows: &rows,
             kv: &mut kv,

@@ -10,7 +10,7 @@ use super::queue::Outbox;
 use super::sequence::{Ending, Sequence};
 use super::stats::{Counters, nanoseconds};
 use crate::error::{Error, Result};
-use crate::kernel::{CpuLevel, Kernels, RowType, ThreadPool, ThreadPoolOptions, for_each_row_mut};
+use crate::kernel::{CpuLevel, Kernels, Precision, RowType, ThreadPool, ThreadPoolOptions, for_each_row_mut};
 use crate::kv::{BLOCK_TOKENS, Geometry, KvCache};
 use crate::memory::{self, MemoryError};
 use crate::model::{ComponentTimes, Compute, Model, Row, Step, Workspace};
@@ -23,7 +23,7 @@ pub(crate) struct Worker {
     model: Arc<Model>,
     kernels: &'static Kernels,
     pool: Arc<ThreadPool>,
-    exact: bool,
+    precision: Precision,
     kv: KvCache,
     workspace: Workspace,
     samplers: Samplers,
@@ -126,7 +126,7 @@ impl Worker {
             samplers: Samplers::new(n_vocab, machine.pool.threads().min(options.max_running))?,
             kernels: machine.kernels,
             pool: machine.pool,
-            exact: options.exact,
+            precision: options.precision(),
             kv,
             workspace,
             running: memory::with_capacity(options.max_running, what)?,
@@ -258,7 +258,7 @@ impl Worker {
                 compute: Compute {
                     kernels: self.kernels,
                     pool: &self.pool,
-                    exact: self.exact,
+                    precision: self.precision,
                 },
                 rows: &self.rows,
                 kv: &mut self.kv,

@@ -27,9 +27,9 @@ pub extern "C" fn infer_version() -> *const c_char {
     VERSION.as_ptr()
 }
 
-/// The best set of kernels this CPU can run: "scalar"; "sse41", "avx2", "avx_vnni" or "avx512" on x86-64; "neon",
-/// "neon_dotprod" or "i8mm" on aarch64. An engine uses it unless its option cpu_level or the environment variable
-/// INFER_CPU_LEVEL says otherwise. The text lives forever.
+/// The best set of kernels this CPU can run: "scalar"; "sse41", "avx2", "avx_vnni", "avx512" or "avx512_bf16" on x86-64;
+/// "neon", "neon_dotprod" or "i8mm" on aarch64. An engine uses it unless its option cpu_level or the environment
+/// variable INFER_CPU_LEVEL says otherwise. The text lives forever.
 ///
 /// Threads: any, also in a forked child and inside a callback.
 #[unsafe(no_mangle)]

@@ -67,6 +67,7 @@ pub(super) fn c_name(level: CpuLevel) -> &'static CStr {
         CpuLevel::Avx2 => c"avx2",
         CpuLevel::AvxVnni => c"avx_vnni",
         CpuLevel::Avx512 => c"avx512",
+        CpuLevel::Avx512Bf16 => c"avx512_bf16",
         CpuLevel::Neon => c"neon",
         CpuLevel::NeonDotprod => c"neon_dotprod",
         CpuLevel::I8mm => c"i8mm",
@@ -206,9 +207,9 @@ fn product(a: usize, b: usize, what: &'static str) -> Result<usize, Failure> {
     })
 }
 
-/// Creates the kernels of a level: "scalar"; "sse41", "avx2", "avx_vnni", "avx512" on x86-64; "neon", "neon_dotprod",
-/// "i8mm" on aarch64; or "auto" for the best this CPU has, lowered by the environment variable INFER_CPU_LEVEL if that
-/// is set. level is NUL-terminated; NULL is "auto". Free it with infer_kernels_free().
+/// Creates the kernels of a level: "scalar"; "sse41", "avx2", "avx_vnni", "avx512", "avx512_bf16" on x86-64; "neon",
+/// "neon_dotprod", "i8mm" on aarch64; or "auto" for the best this CPU has, lowered by the environment variable
+/// INFER_CPU_LEVEL if that is set. level is NUL-terminated; NULL is "auto". Free it with infer_kernels_free().
 ///
 /// Errors: INFER_ERR_INVALID_ARGUMENT for another word, INFER_ERR_UNSUPPORTED for a level that this CPU or this build
 /// does not have, naming those it has.

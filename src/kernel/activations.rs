@@ -8,7 +8,7 @@
 use super::generic::matmul::{panel_columns, x_panel_bytes};
 use super::generic::quantize::LONG_BLOCK;
 use super::pool::Pieces;
-use super::{CpuLevel, KernelError, Kernels, Precision, ThreadPool};
+use super::{CpuLevel, KernelError, Kernels, Precision, RowType, ThreadPool};
 use crate::memory;
 use crate::quant::TensorType;
 
@@ -21,6 +21,8 @@ pub struct Forms {
     pub bytes: bool,
     /// As bytes with a scale per 256 values, for weights in blocks of 256.
     pub coarse: bool,
+    /// Rounded to bfloat16, for weights in half precision.
+    pub bf16: bool,
 }
 
 impl Forms {
@@ -29,6 +31,7 @@ impl Forms {
         floats: true,
         bytes: true,
         coarse: true,
+        bf16: true,
     };
 
     /// No form.
@@ -36,17 +39,21 @@ impl Forms {
         floats: false,
         bytes: false,
         coarse: false,
+        bf16: false,
     };
 
     /// The form that a product with weights of a type needs.
-    pub fn of(ty: TensorType, precision: Precision) -> Self {
-        let bytes = ty.is_quantized() && precision == Precision::Int8;
-        let coarse = ty.block_len() == LONG_BLOCK;
-        Self {
-            floats: !bytes,
-            bytes: bytes && !coarse,
-            coarse: bytes && coarse,
-        }
+    pub fn of(k: &Kernels, ty: TensorType, precision: Precision) -> Self {
+        let mut forms = Self::NONE;
+        let form = match (ty, precision) {
+            (_, Precision::Exact) => &mut forms.floats,
+            (TensorType::BF16, _) | (TensorType::F16, Precision::Half) if k.bf16.is_some() => &mut forms.bf16,
+            _ if !ty.is_quantized() => &mut forms.floats,
+            _ if ty.block_len() == LONG_BLOCK => &mut forms.coarse,
+            _ => &mut forms.bytes,
+        };
+        *form = true;
+        forms
     }
 
     /// The forms of both.
@@ -55,6 +62,7 @@ impl Forms {
             floats: self.floats || other.floats,
             bytes: self.bytes || other.bytes,
             coarse: self.coarse || other.coarse,
+            bf16: self.bf16 || other.bf16,
         }
     }
 
@@ -77,6 +85,8 @@ pub struct Activations {
     /// `f32` from one row to the next: the width rounded up to whole vectors, plus some so that rows do not alias.
     stride: usize,
     floats: Vec<f32>,
+    /// Rows of bfloat16 with the same stride.
+    bf16: Vec<u16>,
     /// What was set last.
     forms: Forms,
     /// Panels of a few rows, as [`super::generic::quantize::quantize_row`] writes them.
@@ -106,6 +116,7 @@ impl Activations {
             width: 0,
             stride: 0,
             floats: Vec::new(),
+            bf16: Vec::new(),
             forms: Forms::NONE,
             bytes: Vec::new(),
             coarse: Vec::new(),
@@ -129,6 +140,9 @@ impl Activations {
         let bytes = columns.checked_mul(row).ok_or_else(overflow)?;
         if floats > self.floats.len() {
             self.floats = memory::filled(0.0, floats, "activations")?;
+        }
+        if floats > self.bf16.len() {
+            self.bf16 = memory::filled(0, floats, "activations")?;
         }
         for buffer in [&mut self.bytes, &mut self.coarse] {
             if bytes.div_ceil(64) > buffer.len() {
@@ -217,6 +231,7 @@ impl Activations {
         let columns = panel_columns(k.max_columns, rows);
         let panel = x_panel_bytes(width, columns);
         let floats = Pieces::of(&mut self.floats);
+        let bf16 = Pieces::of(&mut self.bf16);
         let bytes = Pieces::of(bytemuck::cast_slice_mut::<_, u8>(&mut self.bytes));
         let coarse = Pieces::of(bytemuck::cast_slice_mut::<_, u8>(&mut self.coarse));
         let wanted = [(forms.bytes, false, &bytes), (forms.coarse, true, &coarse)];
@@ -236,6 +251,12 @@ impl Activations {
                 let (row, rest) = row.split_at_mut(width);
                 write(i, row);
                 rest.fill(0.0);
+                if forms.bf16 {
+                    // SAFETY: held exclusively, and one task has this row.
+                    let (out, rest) = unsafe { bf16.get(i, stride) }.split_at_mut(width);
+                    k.store_row(RowType::BF16, row, bytemuck::cast_slice_mut(out));
+                    rest.fill(0);
+                }
                 // Columns past the last repeat it.
                 let at = i % columns;
                 let copies = if i + 1 == rows { columns - at } else { 1 };
@@ -278,13 +299,18 @@ impl Activations {
         (bytes.as_ptr().cast(), self.panel_columns)
     }
 
+    /// The rows as bfloat16, as far apart in values as those in `f32`.
+    pub(super) fn bf16(&self) -> *const u8 {
+        self.bf16.as_ptr().cast()
+    }
+
     /// The rows as `f32`, and from one to the next.
     pub(super) fn floats(&self) -> (*const f32, usize) {
         (self.floats.as_ptr(), self.stride)
     }
 }
 
-/// Whole vectors of 16 values, and one more.
+/// Whole vectors of 32 values, and one more, so that rows do not alias.
 fn stride_of(width: usize) -> Option<usize> {
-    width.checked_next_multiple_of(16)?.checked_add(16)
+    width.checked_next_multiple_of(32)?.checked_add(32)
 }

@@ -15,6 +15,8 @@ pub enum CpuLevel {
     AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
+    /// x86-64 with AVX512_BF16, products of pairs of bfloat16, besides those of [`CpuLevel::Avx512`].
+    Avx512Bf16,
     /// aarch64 with the vector instructions that all have.
     Neon,
     /// aarch64 with dot products of signed bytes.
@@ -24,16 +26,17 @@ pub enum CpuLevel {
 }
 
 /// The words of `INFER_CPU_LEVEL`.
-const WORDS: &str = "auto, scalar, sse41, avx2, avx_vnni, avx512, neon, neon_dotprod, i8mm";
+const WORDS: &str = "auto, scalar, sse41, avx2, avx_vnni, avx512, avx512_bf16, neon, neon_dotprod, i8mm";
 
 impl CpuLevel {
     /// Every level of every architecture, those of one architecture lowest first.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Scalar,
         Self::Sse41,
         Self::Avx2,
         Self::AvxVnni,
         Self::Avx512,
+        Self::Avx512Bf16,
         Self::Neon,
         Self::NeonDotprod,
         Self::I8mm,
@@ -60,19 +63,21 @@ impl CpuLevel {
                 && is_x86_feature_detected!("fma")
                 && is_x86_feature_detected!("f16c")
         };
+        let avx512 = || {
+            avx2()
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni")
+        };
         match self {
             Self::Scalar => true,
             Self::Sse41 => is_x86_feature_detected!("sse4.1") && is_x86_feature_detected!("ssse3"),
             Self::Avx2 => avx2(),
             Self::AvxVnni => avx2() && is_x86_feature_detected!("avxvnni"),
-            Self::Avx512 => {
-                avx2()
-                    && is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512vnni")
-            }
+            Self::Avx512 => avx512(),
+            Self::Avx512Bf16 => avx512() && is_x86_feature_detected!("avx512bf16"),
             _ => false,
         }
     }
@@ -155,6 +160,7 @@ impl CpuLevel {
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avx_vnni",
             Self::Avx512 => "avx512",
+            Self::Avx512Bf16 => "avx512_bf16",
             Self::Neon => "neon",
             Self::NeonDotprod => "neon_dotprod",
             Self::I8mm => "i8mm",
@@ -162,7 +168,7 @@ impl CpuLevel {
     }
 
     fn is_x86(self) -> bool {
-        self > Self::Scalar && self <= Self::Avx512
+        self > Self::Scalar && self <= Self::Avx512Bf16
     }
 
     fn is_aarch64(self) -> bool {

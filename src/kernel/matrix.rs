@@ -230,12 +230,16 @@ impl Packed {
     }
 }
 
-/// How quantized weights are multiplied. Float weights always use `f32` activations.
+/// How weights are multiplied. `F32` weights, and half-precision ones where the level has no products of them, always
+/// meet `f32` activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
-    /// Activations as signed bytes with a scale per 32 values; integer products.
+    /// Quantized weights meet activations as signed bytes, in integer products; `BF16` weights meet activations rounded
+    /// to bfloat16; `F16` weights meet `f32`.
     #[default]
-    Int8,
+    Native,
+    /// As `Native`, but `F16` weights are rounded to bfloat16 too.
+    Half,
     /// Weights expanded to `f32`, `f32` activations: slow, for comparison.
     Exact,
 }
@@ -269,7 +273,7 @@ impl<'a> MatmulJob<'a> {
         }
     }
 
-    /// Sets the precision; the default is [`Precision::Int8`].
+    /// Sets the precision; the default is [`Precision::Native`].
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
@@ -317,10 +321,11 @@ impl<'a> MatmulJob<'a> {
         if self.columns(x) == 0 {
             return Ok(());
         }
-        let needs = self.forms();
-        let needs_bytes = !needs.floats;
-        if needs.floats && !x.has(needs) {
-            return Err(shape("activations as f32".into(), "bytes only".into()));
+        let needs = self.forms(k);
+        let needs_bytes = needs.bytes || needs.coarse;
+        if !needs_bytes && !x.has(needs) {
+            let what = if needs.bf16 { "bfloat16" } else { "f32" };
+            return Err(shape(format!("activations as {what}"), "other forms".into()));
         }
         if needs_bytes && self.rows.is_some() && x_panel_bytes(w.n_in, 1) > SCRATCH - SCALES {
             let expected = format!(
@@ -343,16 +348,21 @@ impl<'a> MatmulJob<'a> {
         Ok(())
     }
 
-    fn forms(&self) -> Forms {
-        Forms::of(self.weight.ty, self.precision)
+    fn forms(&self, k: &Kernels) -> Forms {
+        Forms::of(k, self.weight.ty, self.precision)
     }
 
-    fn view(&self, x: &Activations) -> JobView {
-        let (bytes, x_width) = x.panels(self.forms().coarse);
+    fn view(&self, k: &Kernels, x: &Activations) -> JobView {
+        let forms = self.forms(k);
+        let (bytes, x_width) = if forms.bf16 {
+            (x.bf16(), 1)
+        } else {
+            x.panels(forms.coarse)
+        };
         let (floats, stride) = x.floats();
         JobView {
             ty: self.weight.ty,
-            exact: self.precision == Precision::Exact,
+            precision: self.precision,
             data: self.weight.data.as_ptr(),
             tail: self.weight.tail.as_ptr(),
             row_bytes: self.weight.row_bytes(),
@@ -402,7 +412,7 @@ pub fn matmul(
                 let (from, to) = (at * part, ((at + 1) * part).min(panels));
                 // SAFETY: `check` held for the job, so every pointer covers what the view says; tasks have disjoint
                 // rows; the worker's scratch memory is its own while the task runs.
-                unsafe { k.panels(&job.view(x), from, to, pool.scratch(worker)) };
+                unsafe { k.panels(&job.view(k, x), from, to, pool.scratch(worker)) };
                 return;
             }
             at -= parts;

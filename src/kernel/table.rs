@@ -7,7 +7,7 @@
 
 use super::generic::attention::{Scores, Sums};
 use super::generic::matmul::{JobView, PanelsFn};
-use super::{CpuLevel, RowType};
+use super::{CpuLevel, Precision, RowType};
 use crate::quant::TensorType;
 
 /// Input, weight, bias, epsilon, output.
@@ -47,6 +47,8 @@ pub struct Kernels {
     pub(crate) quantize_row: QuantizeFn,
     pub(crate) panels: fn(TensorType) -> Option<PanelsFn>,
     pub(crate) exact: PanelsFn,
+    /// Half-precision weights with activations in bfloat16, where the level has such products.
+    pub(crate) bf16: Option<PanelsFn>,
     /// Most columns of a panel of activations.
     pub(crate) max_columns: usize,
     pub(crate) dot_kahan: unsafe fn(&[f32], &[f32]) -> f32,
@@ -165,6 +167,7 @@ macro_rules! define_level {
             quantize_row,
             panels: by_type,
             exact,
+            bf16: None,
             max_columns: <S as Simd>::MAX_COLUMNS,
             dot_kahan,
             matmul_f32,
@@ -254,6 +257,8 @@ impl Kernels {
             CpuLevel::AvxVnni => Some(&super::x86_64::avx_vnni::table::TABLE),
             #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx512 => Some(&super::x86_64::avx512::table::TABLE),
+            #[cfg(target_arch = "x86_64")]
+            CpuLevel::Avx512Bf16 => Some(&super::x86_64::avx512_bf16::TABLE),
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
             CpuLevel::Neon => Some(&super::aarch64::neon::table::TABLE),
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
@@ -374,10 +379,12 @@ impl Kernels {
     /// # Safety
     /// As for [`super::generic::matmul::panels`].
     pub(crate) unsafe fn panels(&self, job: &JobView, from: usize, to: usize, scratch: &mut [u8]) {
-        let f = if job.exact && job.ty.is_quantized() {
-            Some(self.exact)
-        } else {
-            (self.panels)(job.ty)
+        let f = match (job.ty, job.precision) {
+            (ty, Precision::Exact) if ty.is_quantized() => Some(self.exact),
+            (TensorType::BF16, Precision::Native | Precision::Half) | (TensorType::F16, Precision::Half) => {
+                self.bf16.or((self.panels)(job.ty))
+            }
+            _ => (self.panels)(job.ty),
         };
         if let Some(f) = f {
             // SAFETY: a table exists only where its features do; the rest is the caller's promise.

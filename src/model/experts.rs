@@ -170,7 +170,7 @@ impl Experts {
         );
         let (n_ff, n_embd) = (gate_matrix.n_out(), down_matrix.n_out());
         let (gate, up) = (&mut gate[..n * n_ff], &mut up[..n * n_ff]);
-        let (kernels, pool, precision) = (compute.kernels, compute.pool, compute.precision());
+        let (kernels, pool, precision) = (compute.kernels, compute.pool, compute.precision);
         let rows = &buffers.member_rows;
         let jobs = &mut [
             MatmulJob::new(gate_matrix, gate).precision(precision).rows(rows),

@@ -37,8 +37,8 @@ pub struct Compute<'a> {
     pub kernels: &'static Kernels,
     /// Worker threads.
     pub pool: &'a ThreadPool,
-    /// Dequantize weights and keep activations in f32.
-    pub exact: bool,
+    /// How weights are multiplied.
+    pub precision: Precision,
 }
 
 impl Compute<'_> {
@@ -71,22 +71,13 @@ impl Compute<'_> {
     /// The forms in which weights of these types need their activations.
     pub fn forms(&self, types: impl Iterator<Item = TensorType>) -> Forms {
         types.fold(Forms::NONE, |forms, ty| {
-            forms.and(Forms::of(ty, self.precision()))
+            forms.and(Forms::of(self.kernels, ty, self.precision))
         })
     }
 
     fn job<'b>(&self, weight: &'b Weight, out: &'b mut [f32], rows: usize) -> Result<MatmulJob<'b>> {
         let out = &mut out[..rows * weight.n_out()];
-        Ok(MatmulJob::new(weight.matrix()?, out).precision(self.precision()))
-    }
-
-    /// Precision of quantized weights.
-    pub fn precision(&self) -> Precision {
-        if self.exact {
-            Precision::Exact
-        } else {
-            Precision::Int8
-        }
+        Ok(MatmulJob::new(weight.matrix()?, out).precision(self.precision))
     }
 
     /// Takes `silu(gate) · up` for `rows` rows of `width` into `out`.

@@ -10,6 +10,7 @@
 //! number.
 
 use super::EngineOptions;
+use crate::kernel::Precision;
 
 /// How large a model is, by its number of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,6 +181,15 @@ pub struct Subject {
 }
 
 impl EngineOptions {
+    /// How these options want weights multiplied.
+    pub(crate) fn precision(&self) -> Precision {
+        match (self.exact, self.f16_products) {
+            (true, _) => Precision::Exact,
+            (false, "bf16") => Precision::Half,
+            _ => Precision::Native,
+        }
+    }
+
     /// These options with a value for everything that was left to the preset. `kv_budget` alone stays 0: its share of
     /// the memory is taken when the cache is made.
     pub fn resolve(&self, subject: &Subject) -> EngineOptions {

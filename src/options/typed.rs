@@ -97,6 +97,7 @@ option_struct! {
         max_queued: usize = Integer as to_usize,
         prefill_chunk: usize = Integer as to_usize,
         max_prompt_bytes: usize = Integer as to_usize,
+        f16_products: &'static str = Choice as same,
         exact: bool = Bool as same,
         manual_step: bool = Bool as same,
     }, {

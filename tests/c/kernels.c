@@ -267,8 +267,8 @@ int main(void) {
   }
   CHECK(levels >= 1 && strcmp(infer_kernels_level_at(levels - 1), infer_cpu_level_name()) == 0);
   /* A level that is not there is refused with those that are. */
-  static const char *const words[] = {"scalar", "sse41", "avx2",         "avx_vnni",
-                                      "avx512", "neon",  "neon_dotprod", "i8mm"};
+  static const char *const words[] = {"scalar",      "sse41", "avx2",         "avx_vnni", "avx512",
+                                      "avx512_bf16", "neon",  "neon_dotprod", "i8mm"};
   for (size_t w = 0; w < sizeof words / sizeof *words; w++) {
     int there = 0;
     for (size_t i = 0; i < levels; i++)

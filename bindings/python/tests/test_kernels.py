@@ -39,7 +39,7 @@ def test_levels_and_words() -> None:
         assert best.level in levels
     with pytest.raises(libinfer.InvalidArgumentError, match="AVX9"):
         Kernels("AVX9")
-    for word in {"sse41", "avx2", "avx_vnni", "avx512", "neon", "neon_dotprod", "i8mm"} - set(levels):
+    for word in {"sse41", "avx2", "avx_vnni", "avx512", "avx512_bf16", "neon", "neon_dotprod", "i8mm"} - set(levels):
         with pytest.raises(libinfer.UnsupportedError, match=word):
             Kernels(word)
 

@@ -73,6 +73,7 @@ impl Offer for Computing {
         ("kv_budget", None),
         ("prefill_chunk", None),
         ("max_prompt_bytes", None),
+        ("f16_products", None),
         ("exact", None),
     ];
     const HEADING: &'static str = "Computing";

@@ -33,7 +33,8 @@ impl Rates {
     /// 8-bit products take a multiplication of bytes and one of pairs; bfloat16 is multiplied as f32.
     pub fn of(level: CpuLevel) -> Self {
         let (int8, bf16, f32) = match level.name() {
-            "avx512" => (128.0, 64.0, 32.0),
+            "avx512_bf16" => (128.0, 64.0, 32.0),
+            "avx512" => (128.0, 32.0, 32.0),
             "avx-vnni" | "avxvnni" | "avx_vnni" => (64.0, 16.0, 16.0),
             "avx2" => (32.0, 16.0, 16.0),
             "i8mm" | "neon-i8mm" | "neon_i8mm" => (64.0, 32.0, 8.0),
@@ -175,7 +176,7 @@ mod tests {
 
     /// Llama 3.2 1B in Q4_0 with a cache of f16.
     fn one_billion() -> Cost {
-        let rates = Rates::of(CpuLevel::Avx512);
+        let rates = Rates::of(CpuLevel::Avx512Bf16);
         let matrices = |n: f64| Matrices {
             bytes: n * 18.0 / 32.0,
             cycles: n / rates.int8,
@@ -229,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_level_is_never_faster_than_a_higher_one() {
-        let levels = [CpuLevel::Scalar, CpuLevel::Avx2, CpuLevel::Avx512].map(Rates::of);
+        let levels = [CpuLevel::Scalar, CpuLevel::Avx2, CpuLevel::Avx512Bf16].map(Rates::of);
         for pair in levels.windows(2) {
             assert!(
                 pair[0].int8 <= pair[1].int8 && pair[0].bf16 <= pair[1].bf16 && pair[0].f32 <= pair[1].f32

@@ -81,6 +81,7 @@ impl Offer for Computing {
         ("cpu_level", None),
         ("kv_type", None),
         ("prefill_chunk", None),
+        ("f16_products", None),
         ("exact", None),
     ];
     const HEADING: &'static str = "Computing";
@@ -244,6 +245,7 @@ pub fn run(args: &Args, json: bool) -> Outcome {
             "cpu_level": level.name(),
             "kv_type": kv_type.name(),
             "prefill_chunk": subject.bench.engine().options().prefill_chunk,
+            "f16_products": subject.bench.engine().options().f16_products,
             "exact": subject.bench.engine().options().exact,
         },
         "load_seconds": load_time.as_secs_f64(),

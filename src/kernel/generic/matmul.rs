@@ -15,12 +15,13 @@
 )]
 
 use super::formats::{Format, Kept, block_bytes, sub_bytes, vector};
+use crate::kernel::Precision;
 use crate::kernel::simd::Simd;
 use crate::quant::TensorType;
 use crate::quant::panel::PANEL_ROWS;
 
 /// How far ahead of its use the weight stream is prefetched: the hardware stops at pages.
-pub(super) const PREFETCH: usize = 4096;
+pub(crate) const PREFETCH: usize = 4096;
 
 /// Bytes of activations that are multiplied with all panels of a task before the next ones are taken: they stay in the
 /// second cache.
@@ -38,7 +39,7 @@ pub(crate) const X_BLOCK: usize = 40;
 #[derive(Clone, Copy)]
 pub(crate) struct JobView {
     pub ty: TensorType,
-    pub exact: bool,
+    pub precision: Precision,
     /// Rows of float weights; panels of quantized ones.
     pub data: *const u8,
     /// The last panel, where it is not whole.
@@ -50,7 +51,7 @@ pub(crate) struct JobView {
     /// Activation rows used, and their numbers where they are a subset.
     pub columns: usize,
     pub subset: *const u32,
-    /// Activations as bytes, in panels of `x_width` columns.
+    /// Activations as bytes, in panels of `x_width` columns, or rows of bfloat16.
     pub x: *const u8,
     pub x_width: usize,
     pub x_f32: *const f32,
@@ -73,7 +74,16 @@ impl JobView {
         unsafe { self.x_f32.add(self.x_row(column) * self.x_stride) }
     }
     #[inline(always)]
-    pub(super) unsafe fn put(&self, row: usize, column: usize, value: f32) {
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "only x86-64 has such products")
+    )]
+    pub(crate) unsafe fn x_bf16(&self, column: usize) -> *const u8 {
+        // SAFETY: the row exists; rows have the stride of those in f32, in values.
+        unsafe { self.x.add(2 * self.x_row(column) * self.x_stride) }
+    }
+    #[inline(always)]
+    pub(crate) unsafe fn put(&self, row: usize, column: usize, value: f32) {
         // SAFETY: row < n_out and column < columns; no other worker has this row.
         unsafe { *self.out.add(column * self.n_out + row) = value }
     }

@@ -28,14 +28,16 @@ impl Case {
             x: rng.vec(n_in * rows),
         }
     }
-    fn forms(&self) -> Forms {
-        Forms::of(self.ty, Precision::Exact).and(Forms::of(self.ty, Precision::Int8))
+    fn forms(&self, k: &Kernels) -> Forms {
+        [Precision::Exact, Precision::Native, Precision::Half]
+            .into_iter()
+            .fold(Forms::NONE, |forms, p| forms.and(Forms::of(k, self.ty, p)))
     }
     fn run(&self, k: &Kernels, pool: &ThreadPool, precision: Precision) -> Vec<f32> {
         let w = Packed::new(pool, self.ty, self.n_in, self.n_out, &self.weights).unwrap();
         let w = w.matrix().unwrap();
         let mut a = Activations::new(1, 32).unwrap();
-        a.set(k, pool, &self.x, self.rows, self.n_in, self.forms())
+        a.set(k, pool, &self.x, self.rows, self.n_in, self.forms(k))
             .unwrap();
         let mut out = vec![f32::NAN; self.rows * self.n_out];
         matmul(
@@ -102,7 +104,7 @@ fn products_are_within_the_error_of_eight_bit_activations_and_exact_ones_within_
                     let (reference, magnitude) = case.reference();
                     let what = format!("{k:?} {ty} {n_in} wide, {rows} rows");
                     if ty.is_quantized() {
-                        let e = nmse(&case.run(k, &pool, Precision::Int8), &reference);
+                        let e = nmse(&case.run(k, &pool, Precision::Native), &reference);
                         assert!(e <= 1e-4, "{what}: {e}");
                     }
                     let exact = case.run(k, &pool, Precision::Exact);
@@ -122,15 +124,50 @@ fn levels_agree_with_the_scalar_one_within_rounding() {
     for k in levels() {
         for ty in supported() {
             for n_in in widths(ty) {
-                let case = Case::random(ty, n_in, 19, 6, 3 * n_in as u64);
+                let mut case = Case::random(ty, n_in, 19, 6, 3 * n_in as u64);
                 let (_, magnitude) = case.reference();
-                let expected = case.run(scalar, &pool, Precision::Int8);
-                let found = case.run(k, &pool, Precision::Int8);
+                let found = case.run(k, &pool, Precision::Native);
+                if k.bf16.is_some() && ty == TensorType::BF16 {
+                    case.x
+                        .iter_mut()
+                        .for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
+                }
+                let expected = case.run(scalar, &pool, Precision::Native);
                 for ((y, e), m) in found.iter().zip(&expected).zip(&magnitude) {
                     assert!(
                         f64::from((y - e).abs()) <= 1e-5 * m + 1e-30,
                         "{k:?} {ty} {n_in}: {y} against {e}"
                     );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn half_precision_is_that_of_weights_and_activations_rounded_to_bfloat16() {
+    let pool = pool(1);
+    let scalar = Kernels::for_level(CpuLevel::Scalar).unwrap();
+    for k in levels().into_iter().filter(|k| k.bf16.is_some()) {
+        for n_in in widths(TensorType::F16) {
+            for rows in [1, 2, 6, 9, 31] {
+                let mut case = Case::random(TensorType::F16, n_in, 37, rows, 5 * n_in as u64);
+                let found = case.run(k, &pool, Precision::Half);
+                let (exact, magnitude) = case.reference();
+                case.x
+                    .iter_mut()
+                    .for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
+                for w in case.weights.as_chunks_mut::<2>().0 {
+                    *w = half::bf16::from_f32(half::f16::from_le_bytes(*w).to_f32()).to_le_bytes();
+                }
+                case.ty = TensorType::BF16;
+                let expected = case.run(scalar, &pool, Precision::Native);
+                for ((y, e), m) in found.iter().zip(&expected).zip(&magnitude) {
+                    let what = format!("{k:?} {n_in} wide, {rows} rows: {y} against {e}");
+                    assert!(f64::from((y - e).abs()) <= 1e-5 * m + 1e-30, "{what}");
+                }
+                if n_in >= 64 {
+                    assert!(nmse(&found, &exact) <= 1e-4);
                 }
             }
         }
@@ -221,7 +258,7 @@ fn integer_parts_are_exact_also_for_extreme_bytes() {
                 let (reference, magnitude) = case.reference();
                 assert!(magnitude.iter().all(|m| *m < f64::from(1 << 24)), "{ty}");
                 for k in levels() {
-                    let y = case.run(k, &pool, Precision::Int8);
+                    let y = case.run(k, &pool, Precision::Native);
                     for (y, r) in y.iter().zip(&reference) {
                         assert_eq!(f64::from(*y), *r, "{k:?} {ty}");
                     }
@@ -265,7 +302,7 @@ fn a_result_does_not_depend_on_threads_nor_on_the_other_rows() {
     let pools = [pool(1), pool(2), pool(4)];
     for k in levels() {
         for ty in supported() {
-            for precision in [Precision::Int8, Precision::Exact] {
+            for precision in [Precision::Native, Precision::Half, Precision::Exact] {
                 let n_in = if ty.block_len() == 256 { 768 } else { 544 };
                 let all = Case::random(ty, n_in, 61, 32, 5);
                 let expected = all.run(k, &pools[0], precision);
@@ -288,7 +325,7 @@ fn a_result_does_not_depend_on_threads_nor_on_the_other_rows() {
                 }
                 let w = Packed::new(&pools[0], ty, n_in, 61, &all.weights).unwrap();
                 let mut a = Activations::new(32, n_in).unwrap();
-                a.set(k, &pools[0], &all.x, 32, n_in, all.forms()).unwrap();
+                a.set(k, &pools[0], &all.x, 32, n_in, all.forms(k)).unwrap();
                 let many: Vec<u32> = (0..29).map(|i| i * 11 % 32).collect();
                 for subset in [&[31u32][..], &[4, 4, 0], &[7, 30, 2, 9, 1], &many] {
                     let mut y = vec![0.0; subset.len() * 61];
@@ -359,7 +396,7 @@ fn a_call_with_nothing_to_compute_computes_nothing() {
     let w = Packed::new(&pool, TensorType::Q8_0, 32, 2, &[0; 68]).unwrap();
     for k in levels() {
         let mut a = Activations::new(1, 32).unwrap();
-        let forms = Forms::of(TensorType::Q8_0, Precision::Int8);
+        let forms = Forms::of(k, TensorType::Q8_0, Precision::Native);
         a.set(k, &pool, &[], 0, 32, forms).unwrap();
         matmul(k, &pool, &a, &mut []).unwrap();
         matmul(k, &pool, &a, &mut [MatmulJob::new(w.matrix().unwrap(), &mut [])]).unwrap();
@@ -376,14 +413,14 @@ fn a_row_wider_than_the_scratch_memory_gives_the_same_bits() {
     let n_in = 1400 * 256;
     for k in levels() {
         let case = Case::random(TensorType::Q4_K, n_in, 5, 3, 21);
-        let y = case.run(k, &pool, Precision::Int8);
+        let y = case.run(k, &pool, Precision::Native);
         let last = Case {
             rows: 1,
             x: case.x[2 * n_in..].to_vec(),
             weights: case.weights.clone(),
             ..case
         };
-        assert_eq!(bits(&y[10..]), bits(&last.run(k, &pool, Precision::Int8)));
+        assert_eq!(bits(&y[10..]), bits(&last.run(k, &pool, Precision::Native)));
         assert!(nmse(&y, &case.reference().0) < 1e-4);
     }
 }
@@ -453,7 +490,7 @@ fn an_activation_that_is_not_finite_makes_its_row_nan_and_no_other() {
                 let mut case = Case::random(ty, 256, 3, 3, 2);
                 case.x[256 + 77] = bad;
                 // Float weights times an infinity are infinite; with signs that differ they need not be NaN.
-                let y = case.run(k, &pool, Precision::Int8);
+                let y = case.run(k, &pool, Precision::Native);
                 assert!(y[3..6].iter().all(|v| !v.is_finite()), "{k:?} {ty} {bad}: {y:?}");
                 assert!(y[..3].iter().chain(&y[6..]).all(|v| v.is_finite()));
             }
@@ -481,9 +518,9 @@ fn shapes_that_do_not_fit_are_errors_that_say_what_was_expected() {
 
     let w = matrix(TensorType::Q8_0, 32, 2, 68).unwrap();
     let w = w.matrix().unwrap();
-    let bytes = Forms::of(TensorType::Q8_0, Precision::Int8);
-    let coarse = Forms::of(TensorType::Q4_K, Precision::Int8);
-    let floats = Forms::of(TensorType::Q4_K, Precision::Exact);
+    let bytes = Forms::of(k, TensorType::Q8_0, Precision::Native);
+    let coarse = Forms::of(k, TensorType::Q4_K, Precision::Native);
+    let floats = Forms::of(k, TensorType::Q4_K, Precision::Exact);
     let mut a = Activations::new(2, 32).unwrap();
     assert!(a.set(k, &pool, &[0.0; 63], 2, 32, bytes).is_err());
     assert!(a.set(k, &pool, &[0.0; 60], 2, 30, bytes).is_err());

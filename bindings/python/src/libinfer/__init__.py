@@ -102,8 +102,8 @@ __version__ = version
 
 
 def cpu_level() -> str:
-    """The best set of kernels this CPU can run: "scalar"; "sse41", "avx2", "avx_vnni" or "avx512" on x86-64; "neon",
-    "neon_dotprod" or "i8mm" on aarch64."""
+    """The best set of kernels this CPU can run: "scalar"; "sse41", "avx2", "avx_vnni", "avx512" or "avx512_bf16" on x86-64;
+    "neon", "neon_dotprod" or "i8mm" on aarch64."""
     return str(_c.lib.infer_cpu_level_name().decode())
 
 
