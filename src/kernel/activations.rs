@@ -192,9 +192,10 @@ impl Activations {
     ) -> Result<(), KernelError> {
         self.begin(source.len(), rows, width, forms)?;
         let source = Pieces::of(source);
-        // SAFETY: the slice is borrowed exclusively, and each row is taken once.
         self.take(k, pool, rows, &|i, out| {
-            f(i, unsafe { source.get(i, width) }, out)
+            // SAFETY: the slice is borrowed exclusively, and each row is taken once.
+            let from = unsafe { source.get(i, width) };
+            f(i, from, out);
         });
         Ok(())
     }
