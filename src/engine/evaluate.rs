@@ -74,8 +74,9 @@ pub fn logits(
             cancelled: &|| false,
         })?;
         kv.advance(sequence, rows.len());
-        for i in 0..rows.len() {
-            sink(first + i, workspace.logits(i))?;
+        let (logits, width) = workspace.logits();
+        for (i, logits) in logits.chunks_exact(width).enumerate() {
+            sink(first + i, logits)?;
         }
     }
     Ok(())

@@ -49,7 +49,8 @@ impl Architecture for Faulty {
         }
         self.inner.forward(step)?;
         if now && matches!(self.fault, Fault::Nan) {
-            step.workspace.logits(0).fill(f32::NAN);
+            let (logits, width) = step.workspace.logits();
+            logits[..width].fill(f32::NAN);
         }
         Ok(())
     }

@@ -10,13 +10,13 @@ use super::queue::Outbox;
 use super::sequence::{Ending, Sequence};
 use super::stats::{Counters, nanoseconds};
 use crate::error::{Error, Result};
-use crate::kernel::{CpuLevel, Kernels, Precision, RowType, ThreadPool, ThreadPoolOptions};
+use crate::kernel::{CpuLevel, Kernels, Precision, RowType, ThreadPool, ThreadPoolOptions, for_each_row_mut};
 use crate::kv::{BLOCK_TOKENS, Geometry, KvCache};
 use crate::memory::{self, MemoryError};
 use crate::model::{ComponentTimes, Compute, Model, Row, Step, Workspace};
 use crate::options::EngineOptions;
 use crate::options::preset::Preset;
-use crate::sample::Sampler;
+use crate::sample::Samplers;
 
 /// What the scheduler owns: only the thread that steps touches it.
 pub(crate) struct Worker {
@@ -26,14 +26,16 @@ pub(crate) struct Worker {
     precision: Precision,
     kv: KvCache,
     workspace: Workspace,
-    sampler: Sampler,
+    samplers: Samplers,
     running: Vec<Sequence>,
     max_running: usize,
     prefill_chunk: usize,
     committed_blocks: usize,
     rows: Vec<Row>,
     /// For each row with logits, in row order: its sequence in `running`.
-    samplers: Vec<usize>,
+    sampled: Vec<usize>,
+    /// What was chosen for it; `None` where no logit was a number.
+    chosen: Vec<Option<u32>>,
     /// Rows of this step per running sequence.
     shares: Vec<usize>,
     endings: Vec<Option<Ending>>,
@@ -121,18 +123,19 @@ impl Worker {
             kv.pool().capacity() as u64 * kv.pool().geometry().block_bytes() as u64,
         );
         let worker = Self {
+            samplers: Samplers::new(n_vocab, machine.pool.threads().min(options.max_running))?,
             kernels: machine.kernels,
             pool: machine.pool,
             precision: options.precision(),
             kv,
             workspace,
-            sampler: Sampler::new(n_vocab)?,
             running: memory::with_capacity(options.max_running, what)?,
             max_running: options.max_running,
             prefill_chunk: options.prefill_chunk,
             committed_blocks: 0,
             rows: memory::with_capacity(max_rows, what)?,
-            samplers: memory::with_capacity(options.max_running, what)?,
+            sampled: memory::with_capacity(options.max_running, what)?,
+            chosen: memory::with_capacity(options.max_running, what)?,
             shares: memory::with_capacity(options.max_running, what)?,
             endings: memory::with_capacity(options.max_running, what)?,
             outbox: Outbox::with_capacity(2 * options.max_running)?,
@@ -295,7 +298,7 @@ impl Worker {
     /// the numbers of prompt and of generated rows.
     fn plan(&mut self, now: Instant) -> (usize, usize) {
         self.rows.clear();
-        self.samplers.clear();
+        self.sampled.clear();
         self.shares.clear();
         let (mut prefill, mut decode) = (0, 0);
         for (index, sequence) in self.running.iter_mut().enumerate() {
@@ -332,7 +335,7 @@ impl Worker {
                 });
             }
             if n == pending {
-                self.samplers.push(index);
+                self.sampled.push(index);
             }
             *(if sequence.in_prefill() {
                 &mut prefill
@@ -344,18 +347,35 @@ impl Worker {
         (prefill, decode)
     }
 
-    /// Chooses the next token of every sequence whose logits are there.
+    /// Chooses a token for every row with logits, each on some thread.
+    fn choose(&mut self) {
+        let rows = self.sampled.len();
+        self.chosen.clear();
+        self.chosen.resize(rows, None);
+        let (kernels, running, sampled) = (self.kernels, &self.running, &self.sampled);
+        let samplers = &self.samplers;
+        for_each_row_mut(
+            &self.pool,
+            rows,
+            self.workspace.logits(),
+            (&mut self.chosen, 1),
+            |row, logits, chosen| {
+                let s = &running[sampled[row]];
+                chosen[0] = samplers
+                    .lend()
+                    .choose(kernels, logits, &s.params, &s.tokens, s.noise_key());
+            },
+        );
+    }
+
+    /// Takes the next token of every sequence whose logits are there.
     fn sample(&mut self, now: Instant) {
         self.endings.clear();
         self.endings.resize_with(self.running.len(), || None);
+        self.choose();
         let tokenizer = self.model.tokenizer_if_any();
-        for (row, &index) in self.samplers.iter().enumerate() {
+        for (&index, &chosen) in self.sampled.iter().zip(&self.chosen) {
             let sequence = &mut self.running[index];
-            let logits = self.workspace.logits(row);
-            let key = sequence.noise_key();
-            let chosen = self
-                .sampler
-                .choose(self.kernels, logits, &sequence.params, &sequence.tokens, key);
             let Some(token) = chosen else {
                 let message = "the model produced no finite logit".to_string();
                 self.endings[index] = Some(Ending::failed(Arc::new(Error::InvalidModel(message))));

@@ -1,8 +1,14 @@
 //! The input rows of matrix products: as `f32`, and as signed bytes with scales where weights are quantized.
 
+#![allow(
+    unsafe_code,
+    reason = "tasks write disjoint rows and columns of shared buffers"
+)]
+
 use super::generic::matmul::{panel_columns, x_panel_bytes};
 use super::generic::quantize::LONG_BLOCK;
-use super::{CpuLevel, KernelError, Kernels, Precision, RowType, ThreadPool, for_each_chunk_mut};
+use super::pool::Pieces;
+use super::{CpuLevel, KernelError, Kernels, Precision, RowType, ThreadPool};
 use crate::memory;
 use crate::quant::TensorType;
 
@@ -83,7 +89,7 @@ pub struct Activations {
     bf16: Vec<u16>,
     /// What was set last.
     forms: Forms,
-    /// Panels of a few rows, as [`super::generic::quantize::quantize_panel`] writes them.
+    /// Panels of a few rows, as [`super::generic::quantize::quantize_row`] writes them.
     bytes: Vec<Line>,
     coarse: Vec<Line>,
     panel_columns: usize,
@@ -160,13 +166,49 @@ impl Activations {
         width: usize,
         forms: Forms,
     ) -> Result<(), KernelError> {
+        self.begin(x.len(), rows, width, forms)?;
+        self.take(k, pool, rows, &|i, out| {
+            out.copy_from_slice(&x[i * width..(i + 1) * width]);
+        });
+        Ok(())
+    }
+
+    /// Takes `rows` rows of `width` values that are computed on the way: `f(i, from, out)` writes row `i` to `out`, and may
+    /// change the row of `source` (of `width` values, too) that it is made from. The rows are quantized while they are in
+    /// the cache.
+    ///
+    /// # Errors
+    /// As [`Activations::set`].
+    #[allow(clippy::too_many_arguments, reason = "what set has, and how rows are made")]
+    pub fn set_from(
+        &mut self,
+        k: &Kernels,
+        pool: &ThreadPool,
+        source: &mut [f32],
+        rows: usize,
+        width: usize,
+        forms: Forms,
+        f: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+    ) -> Result<(), KernelError> {
+        self.begin(source.len(), rows, width, forms)?;
+        let source = Pieces::of(source);
+        self.take(k, pool, rows, &|i, out| {
+            // SAFETY: the slice is borrowed exclusively, and each row is taken once.
+            let from = unsafe { source.get(i, width) };
+            f(i, from, out);
+        });
+        Ok(())
+    }
+
+    /// Makes room for rows made from `found` values.
+    fn begin(&mut self, found: usize, rows: usize, width: usize, forms: Forms) -> Result<(), KernelError> {
         let block = forms.block_len();
         let whole = width > 0 && width.is_multiple_of(block);
-        if rows.checked_mul(width) != Some(x.len()) || !whole {
+        if rows.checked_mul(width) != Some(found) || !whole {
             return Err(KernelError::Shape {
                 action: "take activations",
                 expected: format!("{rows} rows of {width} values, more than 0 and a multiple of {block}"),
-                found: format!("{} values", x.len()),
+                found: format!("{found} values"),
             });
         }
         self.rows = 0;
@@ -174,44 +216,63 @@ impl Activations {
         self.width = width;
         self.stride = stride_of(width).unwrap_or(width);
         self.forms = forms;
-        if forms.floats {
-            for (row, out) in x
-                .chunks_exact(width)
-                .zip(self.floats.chunks_exact_mut(self.stride))
-            {
-                out[..width].copy_from_slice(row);
-                out[width..].fill(0.0);
-            }
-        }
-        if forms.bf16 {
-            let rows = &mut self.bf16[..rows * self.stride];
-            for_each_chunk_mut(pool, rows, self.stride, |i, out| {
-                let (out, rest) = out.split_at_mut(width);
-                k.store_row(
-                    RowType::BF16,
-                    &x[i * width..(i + 1) * width],
-                    bytemuck::cast_slice_mut(out),
-                );
-                rest.fill(0);
-            });
-        }
         self.quantized_for = None;
+        Ok(())
+    }
+
+    /// Calls `write(i, row)` once for every row, and brings what it wrote into the forms wanted.
+    fn take(
+        &mut self,
+        k: &Kernels,
+        pool: &ThreadPool,
+        rows: usize,
+        write: &(dyn Fn(usize, &mut [f32]) + Sync),
+    ) {
+        let (width, stride, forms) = (self.width, self.stride, self.forms);
         let columns = panel_columns(k.max_columns, rows);
         let panel = x_panel_bytes(width, columns);
-        let wanted = [(forms.bytes, &mut self.bytes), (forms.coarse, &mut self.coarse)];
-        for (coarse, (_, buffer)) in wanted.into_iter().enumerate().filter(|(_, w)| w.0) {
-            let bytes: &mut [u8] = bytemuck::cast_slice_mut(buffer);
-            let panels = &mut bytes[..rows.div_ceil(columns) * panel];
-            for_each_chunk_mut(pool, panels, panel, |i, out| {
-                let last = rows.min((i + 1) * columns);
-                let x = &x[i * columns * width..last * width];
-                k.quantize_panel(x, width, columns, coarse == 1, out);
-            });
-            self.panel_columns = columns;
-            self.quantized_for = Some(k.level());
-        }
+        let floats = Pieces::of(&mut self.floats);
+        let bf16 = Pieces::of(&mut self.bf16);
+        let bytes = Pieces::of(bytemuck::cast_slice_mut::<_, u8>(&mut self.bytes));
+        let coarse = Pieces::of(bytemuck::cast_slice_mut::<_, u8>(&mut self.coarse));
+        let wanted = [(forms.bytes, false, &bytes), (forms.coarse, true, &coarse)];
+        // Neighbouring columns share cache lines, so a task takes a panel where there are enough of them.
+        let panels = rows.div_ceil(columns);
+        let together = if panels >= 2 * pool.threads() { columns } else { 1 };
+        pool.run(rows.div_ceil(together), &|task, worker| {
+            for i in task * together..rows.min((task + 1) * together) {
+                // SAFETY: the worker's scratch memory is its own while the task runs.
+                let scratch: &mut [f32] = bytemuck::cast_slice_mut(unsafe { pool.scratch(worker) });
+                let row = if forms.floats || width > scratch.len() {
+                    // SAFETY: held exclusively, and one task has this row.
+                    unsafe { floats.get(i, stride) }
+                } else {
+                    &mut scratch[..width]
+                };
+                let (row, rest) = row.split_at_mut(width);
+                write(i, row);
+                rest.fill(0.0);
+                if forms.bf16 {
+                    // SAFETY: held exclusively, and one task has this row.
+                    let (out, rest) = unsafe { bf16.get(i, stride) }.split_at_mut(width);
+                    k.store_row(RowType::BF16, row, bytemuck::cast_slice_mut(out));
+                    rest.fill(0);
+                }
+                // Columns past the last repeat it.
+                let at = i % columns;
+                let copies = if i + 1 == rows { columns - at } else { 1 };
+                for (_, coarse, out) in wanted.iter().filter(|w| w.0) {
+                    // SAFETY: `begin` made room for all panels, and one task has these columns.
+                    unsafe {
+                        let panel = out.at(i / columns * panel);
+                        k.quantize_row(row, (at, copies, columns), *coarse, panel);
+                    }
+                }
+            }
+        });
+        self.panel_columns = columns;
+        self.quantized_for = (forms.bytes || forms.coarse).then(|| k.level());
         self.rows = rows;
-        Ok(())
     }
 
     /// Number of rows set last.

@@ -27,7 +27,7 @@ pub use activations::{Activations, Forms};
 pub use level::CpuLevel;
 pub use matrix::{MatmulJob, Matrix, Packed, Precision, matmul, pack};
 pub(crate) use pool::system::with_signals_blocked;
-pub use pool::{ThreadPool, ThreadPoolOptions, for_each_chunk_mut};
+pub use pool::{ThreadPool, ThreadPoolOptions, for_each_chunk_mut, for_each_row_mut};
 pub(crate) use spawn::spawn_thread;
 pub use table::{Kernels, Products};
 

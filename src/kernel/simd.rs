@@ -5,6 +5,8 @@
 
 #![allow(unsafe_code, reason = "vector intrinsics and raw loads of the kernels")]
 
+use super::generic::quantize;
+
 /// One level's vectors of `f32`, and of 32-bit lanes of four bytes for integer products.
 ///
 /// # Safety
@@ -91,6 +93,19 @@ pub(crate) trait Simd: Copy + 'static {
     /// acc + the products of four bytes of `w`, of which 128 − [`Simd::WIDE_BIAS`] is subtracted, and four signed bytes of
     /// `x`, none of which is −128. Exact.
     unsafe fn dot_wide(acc: Self::I, w: Self::I, x: Self::I) -> Self::I;
+
+    /// Bits of the largest magnitude of 32 values.
+    #[inline(always)]
+    unsafe fn largest_magnitude(x: *const f32) -> u32 {
+        // SAFETY: the caller gives 32 values.
+        unsafe { quantize::largest_magnitude(std::slice::from_raw_parts(x, 32)).to_bits() }
+    }
+    /// 32 values times `inverse` to signed bytes, the same at every level; the sum of each half.
+    #[inline(always)]
+    unsafe fn to_bytes(x: *const f32, inverse: f32, q: *mut i8) -> [i16; 2] {
+        // SAFETY: the caller gives 32 values and room for as many bytes.
+        unsafe { quantize::to_bytes(&*x.cast(), inverse, &mut *q.cast()) }
+    }
 }
 
 /// Loads `n < LANES` values, the other lanes zero.

@@ -17,8 +17,8 @@ type MapFn = unsafe fn(*const f32, *mut f32, usize);
 /// A (m × k), B (k × n), m, k, n, C (m × n).
 type DenseFn<E, C> = unsafe fn(&[E], &[E], usize, usize, usize, &mut [C]);
 
-/// First row, stride, values per row, rows, columns of the panel, whether scales are coarse, output.
-type QuantizeFn = unsafe fn(*const f32, usize, usize, usize, usize, bool, *mut u8);
+/// Row, its length, (first column, copies, columns of the panel), whether scales are coarse, panel.
+type QuantizeFn = unsafe fn(*const f32, usize, (usize, usize, usize), bool, *mut u8);
 
 /// What [`Kernels::multiply_on_registers`] multiplies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub struct Kernels {
     pub(crate) store_key: unsafe fn(RowType, &[f32], *mut u8, usize),
     pub(crate) scores: unsafe fn(&Scores),
     pub(crate) weighted_sums: unsafe fn(&Sums),
-    pub(crate) quantize_panel: QuantizeFn,
+    pub(crate) quantize_row: QuantizeFn,
     pub(crate) panels: fn(TensorType) -> Option<PanelsFn>,
     pub(crate) exact: PanelsFn,
     /// Half-precision weights with activations in bfloat16, where the level has such products.
@@ -136,9 +136,9 @@ macro_rules! define_level {
         }
 
         $(#[$quantize])?
-        unsafe fn quantize_panel(x: *const f32, stride: usize, n: usize, columns: usize, width: usize, coarse: bool, out: *mut u8) {
+        unsafe fn quantize_row(x: *const f32, n: usize, columns: (usize, usize, usize), coarse: bool, out: *mut u8) {
             // SAFETY: passes the caller's promise on.
-            unsafe { quantize::quantize_panel(x, stride, n, columns, width, coarse, out) }
+            unsafe { quantize::quantize_row::<S>(x, n, columns, coarse, out) }
         }
 
         $(#[$quantize])?
@@ -182,7 +182,7 @@ macro_rules! define_level {
             store_key,
             scores,
             weighted_sums,
-            quantize_panel,
+            quantize_row,
             panels: by_type,
             exact,
             bf16: None,
@@ -323,7 +323,7 @@ impl Kernels {
         unsafe { (self.sum)(x) }
     }
 
-    /// Largest value, −∞ for an empty slice. NaNs are ignored or returned, in no promised way.
+    /// Largest value, −∞ for none; NaNs are ignored.
     pub fn max(&self, x: &[f32]) -> f32 {
         // SAFETY: as above.
         unsafe { (self.max)(x) }
@@ -428,18 +428,25 @@ impl Kernels {
         }
     }
 
-    /// Quantizes rows of `n` activations into a panel of `width` columns, of which the last ones may repeat; `coarse` is
-    /// a scale per 256, not 32.
-    pub(crate) fn quantize_panel(&self, x: &[f32], n: usize, width: usize, coarse: bool, out: &mut [u8]) {
-        let columns = x.len() / n;
+    /// Quantizes a row of activations as the columns `at..at + copies` of a panel of `width`; `coarse` is a scale per 256
+    /// values, not 32.
+    ///
+    /// # Safety
+    /// The panel has [`super::generic::matmul::x_panel_bytes`] bytes, and no one else has these columns.
+    pub(crate) unsafe fn quantize_row(
+        &self,
+        x: &[f32],
+        (at, copies, width): (usize, usize, usize),
+        coarse: bool,
+        panel: *mut u8,
+    ) {
         let group = if coarse {
             super::generic::quantize::LONG_BLOCK
         } else {
             32
         };
-        assert!((1..=width).contains(&columns) && n.is_multiple_of(group) && x.len() == columns * n);
-        assert_eq!(out.len(), super::generic::matmul::x_panel_bytes(n, width));
-        // SAFETY: lengths as asserted; a table exists only where its features do.
-        unsafe { (self.quantize_panel)(x.as_ptr(), n, n, columns, width, coarse, out.as_mut_ptr()) }
+        assert!(x.len().is_multiple_of(group) && at + copies <= width);
+        // SAFETY: lengths as asserted, the panel by the caller's promise; a table exists only where its features do.
+        unsafe { (self.quantize_row)(x.as_ptr(), x.len(), (at, copies, width), coarse, panel) }
     }
 }

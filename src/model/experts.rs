@@ -3,7 +3,7 @@
 use super::step::{Compute, Widths};
 use super::weights::Weight;
 use crate::error::Result;
-use crate::kernel::{Activations, MatmulJob, matmul};
+use crate::kernel::{Activations, Forms, MatmulJob, for_each_chunk_mut, for_each_row_mut, matmul};
 use crate::memory;
 use crate::quant::TensorType;
 
@@ -81,8 +81,6 @@ impl ExpertBuffers {
 pub struct ExpertScratch<'a> {
     /// Buffers of its own.
     pub buffers: &'a mut ExpertBuffers,
-    /// Input rows in the kernels' form.
-    pub activations: &'a mut Activations,
     /// Hidden rows in the kernels' form.
     pub hidden: &'a mut Activations,
     /// `rows × n_ff`.
@@ -92,36 +90,38 @@ pub struct ExpertScratch<'a> {
 }
 
 impl Experts {
-    /// Adds the weighted outputs of the chosen experts for the normed rows `x` (`rows × n_embd`) to `residual`.
+    /// The forms in which router and experts need their input.
+    pub fn forms(&self, compute: &Compute) -> Forms {
+        let experts = self.gate.types().chain(self.up.types());
+        compute.forms(experts.chain([self.router.ty()]))
+    }
+
+    /// Adds the weighted outputs of the chosen experts for the normed rows `x` to `residual` (`rows × n_embd`).
     ///
     /// Rows are grouped by expert so that each expert's weights are read once; the outputs of a row are added in the
     /// order of its choice, so that they do not depend on the other rows.
     pub fn forward(
         &self,
         compute: &Compute,
-        x: &[f32],
-        rows: usize,
+        x: &Activations,
         residual: &mut [f32],
         scratch: ExpertScratch<'_>,
     ) -> Result<()> {
         let ExpertScratch {
             buffers,
-            activations,
             hidden,
             gate,
             up,
         } = scratch;
-        let (n_embd, n_experts) = (self.router.n_in(), self.router.n_out());
-        compute.matmul(activations, x, rows, &mut [(&self.router, &mut buffers.scores)])?;
-        for row in 0..rows {
-            let scores = &mut buffers.scores[row * n_experts..(row + 1) * n_experts];
-            compute.kernels.softmax_in_place(scores);
-            let chosen = &mut buffers.chosen[row * self.n_used..(row + 1) * self.n_used];
-            choose(scores, chosen, self.weights_scale);
-        }
-        let forms = compute.forms(self.gate.types().chain(self.up.types()));
+        let (n_embd, n_experts, rows) = (self.router.n_in(), self.router.n_out(), x.rows());
         let (kernels, pool) = (compute.kernels, compute.pool);
-        activations.set(kernels, pool, &x[..rows * n_embd], rows, n_embd, forms)?;
+        compute.matmul(x, &mut [(&self.router, &mut buffers.scores)])?;
+        let scores = (&mut buffers.scores[..], n_experts);
+        let chosen = (&mut buffers.chosen[..], self.n_used);
+        for_each_row_mut(pool, rows, scores, chosen, |_, scores, chosen| {
+            kernels.softmax_in_place(scores);
+            choose(scores, chosen, self.weights_scale);
+        });
         for expert in 0..n_experts {
             buffers.members.clear();
             buffers.member_rows.clear();
@@ -134,10 +134,10 @@ impl Experts {
             if buffers.members.is_empty() {
                 continue;
             }
-            self.run(compute, expert, activations, hidden, gate, up, buffers)?;
+            self.run(compute, expert, x, hidden, gate, up, buffers)?;
         }
-        for row in 0..rows {
-            let residual = &mut residual[row * n_embd..(row + 1) * n_embd];
+        let buffers = &*buffers;
+        for_each_chunk_mut(pool, residual, n_embd, |row, residual| {
             for slot in row * self.n_used..(row + 1) * self.n_used {
                 let weight = buffers.chosen[slot].1;
                 let output = &buffers.outputs[slot * n_embd..(slot + 1) * n_embd];
@@ -146,7 +146,7 @@ impl Experts {
                     .zip(output)
                     .for_each(|(r, o)| *r += weight * o);
             }
-        }
+        });
         Ok(())
     }
 
@@ -156,7 +156,7 @@ impl Experts {
         &self,
         compute: &Compute,
         expert: usize,
-        activations: &mut Activations,
+        x: &Activations,
         hidden: &mut Activations,
         gate: &mut [f32],
         up: &mut [f32],
@@ -176,10 +176,9 @@ impl Experts {
             MatmulJob::new(gate_matrix, gate).precision(precision).rows(rows),
             MatmulJob::new(up_matrix, up).precision(precision).rows(rows),
         ];
-        matmul(kernels, pool, activations, jobs)?;
-        compute.silu_mul(gate, up, n_ff, n);
+        matmul(kernels, pool, x, jobs)?;
         let forms = compute.forms(self.down.types());
-        hidden.set(kernels, pool, gate, n, n_ff, forms)?;
+        compute.gated(gate, up, (n, n_ff), forms, hidden)?;
         let out = &mut buffers.member_out[..n * n_embd];
         matmul(
             kernels,

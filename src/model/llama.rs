@@ -9,12 +9,13 @@ use super::Architecture;
 use super::attention::attend;
 use super::config::{Config, Keys};
 use super::experts::{ExpertScratch, ExpertWeights, Experts};
+use super::residual::RmsNorm;
 use super::rope::Rope;
 use super::step::{Step, Widths, elapsed};
 use super::weights::{Loader, Weight};
 use crate::error::{Error, Result};
 use crate::kernel::attention::AttentionShape;
-use crate::kernel::for_each_chunk_mut;
+use crate::kernel::for_each_row_mut;
 use crate::kv::LayerShape;
 
 /// A loaded model of the family.
@@ -83,7 +84,7 @@ impl Llama {
         })
     }
 
-    /// Attention block: norm, projections, rotation, cache, attention, output, residual.
+    /// Attention block: norm, projections, rotation, cache, attention, output.
     fn attention(&self, step: &mut Step<'_>, index: usize, layer: &Layer) -> Result<()> {
         let start = Instant::now();
         let (c, rows, compute) = (&self.config, step.rows, step.compute);
@@ -92,28 +93,25 @@ impl Llama {
         let (n_heads, n_kv_heads) = (c.n_heads[index], c.n_kv_heads[index]);
         let (q_width, k_width) = (n_heads * c.key_dim, n_kv_heads * c.key_dim);
 
-        compute.rms_norm(&ws.x, &layer.attention_norm, c.rms_epsilon, n, &mut ws.normed);
+        let (q, k, v) = (&layer.q.weight, &layer.k.weight, &layer.v.weight);
+        let forms = compute.forms([q, k, v].into_iter().map(Weight::ty));
+        let norm = self.norm(&layer.attention_norm);
+        ws.residual.norm(&compute, norm, n, forms, &mut ws.activations)?;
         compute.matmul(
-            &mut ws.activations,
-            &ws.normed,
-            n,
-            &mut [
-                (&layer.q.weight, &mut ws.q[..]),
-                (&layer.k.weight, &mut ws.k[..]),
-                (&layer.v.weight, &mut ws.v[..]),
-            ],
+            &ws.activations,
+            &mut [(q, &mut ws.q[..]), (k, &mut ws.k[..]), (v, &mut ws.v[..])],
         )?;
         compute.add_bias(&mut ws.q, layer.q.bias.as_ref(), n);
         compute.add_bias(&mut ws.k, layer.k.bias.as_ref(), n);
         compute.add_bias(&mut ws.v, layer.v.bias.as_ref(), n);
 
         let v_width = n_kv_heads * c.value_dim;
-        let (q, k) = (&mut ws.q[..n * q_width], &mut ws.k[..n * k_width]);
-        for (x, width) in [(q, q_width), (k, k_width)] {
-            for_each_chunk_mut(compute.pool, x, width, |i, x| {
-                ws.rope.rotate_interleaved(compute.kernels, i, x, c.key_dim);
-            });
-        }
+        let (q, k) = ((&mut ws.q[..], q_width), (&mut ws.k[..], k_width));
+        for_each_row_mut(compute.pool, n, q, k, |i, q, k| {
+            for heads in [q, k] {
+                ws.rope.rotate_interleaved(compute.kernels, i, heads, c.key_dim);
+            }
+        });
         for (i, row) in rows.iter().enumerate() {
             let (k, v) = (
                 &ws.k[i * k_width..(i + 1) * k_width],
@@ -131,6 +129,7 @@ impl Llama {
             value_dim: c.value_dim,
             scale: c.attention_scale,
         };
+        let attended = &mut ws.attended[..n * n_heads * c.value_dim];
         attend(
             &compute,
             step.kv,
@@ -138,61 +137,62 @@ impl Llama {
             index,
             &shape,
             &ws.q[..n * q_width],
-            &mut ws.attended[..n * n_heads * c.value_dim],
+            attended,
         )?;
         let output = &layer.attention_output;
-        compute.matmul(
-            &mut ws.activations,
-            &ws.attended,
-            n,
-            &mut [(&output.weight, &mut ws.delta[..])],
-        )?;
-        compute.add_bias(&mut ws.delta, output.bias.as_ref(), n);
-        compute.add(&mut ws.x, &ws.delta, c.n_embd, n);
+        let width = n_heads * c.value_dim;
+        let forms = compute.forms([output.weight.ty()].into_iter());
+        ws.activations
+            .set(compute.kernels, compute.pool, attended, n, width, forms)?;
+        compute.matmul(&ws.activations, &mut [(&output.weight, ws.residual.delta(n))])?;
+        compute.add_bias(ws.residual.delta(n), output.bias.as_ref(), n);
         step.times.attention += elapsed(start);
         Ok(())
     }
 
-    /// Feed-forward block: norm, SwiGLU or experts, residual.
+    /// Feed-forward block: norm, SwiGLU or experts.
     fn feed_forward(&self, step: &mut Step<'_>, layer: &Layer) -> Result<()> {
         let start = Instant::now();
-        let (c, compute, n) = (&self.config, step.compute, step.rows.len());
+        let (compute, n) = (step.compute, step.rows.len());
         let ws = &mut *step.workspace;
-        compute.rms_norm(&ws.x, &layer.ffn_norm, c.rms_epsilon, n, &mut ws.normed);
+        let norm = self.norm(&layer.ffn_norm);
         match &layer.ffn {
             FeedForward::Dense { gate, up, down } => {
                 let width = gate.weight.n_out();
+                let forms = compute.forms([gate, up].into_iter().map(|p| p.weight.ty()));
+                ws.residual.norm(&compute, norm, n, forms, &mut ws.activations)?;
                 compute.matmul(
-                    &mut ws.activations,
-                    &ws.normed,
-                    n,
+                    &ws.activations,
                     &mut [(&gate.weight, &mut ws.gate[..]), (&up.weight, &mut ws.up[..])],
                 )?;
                 compute.add_bias(&mut ws.gate, gate.bias.as_ref(), n);
                 compute.add_bias(&mut ws.up, up.bias.as_ref(), n);
-                compute.silu_mul(&mut ws.gate, &ws.up, width, n);
-                compute.matmul(
-                    &mut ws.hidden,
-                    &ws.gate,
-                    n,
-                    &mut [(&down.weight, &mut ws.delta[..])],
-                )?;
-                compute.add_bias(&mut ws.delta, down.bias.as_ref(), n);
-                compute.add(&mut ws.x, &ws.delta, c.n_embd, n);
+                let forms = compute.forms([down.weight.ty()].into_iter());
+                compute.gated(&mut ws.gate, &ws.up, (n, width), forms, &mut ws.hidden)?;
+                compute.matmul(&ws.hidden, &mut [(&down.weight, ws.residual.delta(n))])?;
+                compute.add_bias(ws.residual.delta(n), down.bias.as_ref(), n);
             }
             FeedForward::Experts(experts) => {
+                let forms = experts.forms(&compute);
+                ws.residual.norm(&compute, norm, n, forms, &mut ws.activations)?;
                 let scratch = ExpertScratch {
                     buffers: &mut ws.experts,
-                    activations: &mut ws.activations,
                     hidden: &mut ws.hidden,
                     gate: &mut ws.gate,
                     up: &mut ws.up,
                 };
-                experts.forward(&compute, &ws.normed, n, &mut ws.x, scratch)?;
+                experts.forward(&compute, &ws.activations, ws.residual.stream(n), scratch)?;
             }
         }
         step.times.ffn += elapsed(start);
         Ok(())
+    }
+
+    fn norm<'a>(&self, weight: &'a [f32]) -> RmsNorm<'a> {
+        RmsNorm {
+            weight,
+            epsilon: self.config.rms_epsilon,
+        }
     }
 }
 
@@ -207,16 +207,13 @@ impl Architecture for Llama {
 
     fn forward(&self, step: &mut Step<'_>) -> Result<()> {
         step.begin()?;
-        step.embed(&self.embedding)?;
-        for (i, row) in step.rows.iter().enumerate() {
-            step.workspace.rope.set(&self.rope, i, row.position);
-        }
+        step.embed(&self.embedding, &self.rope)?;
         for (index, layer) in self.layers.iter().enumerate() {
             step.check_cancelled()?;
             self.attention(step, index, layer)?;
             self.feed_forward(step, layer)?;
         }
-        step.project(&self.output_norm, self.config.rms_epsilon, &self.output)
+        step.project(self.norm(&self.output_norm), &self.output)
     }
 }
 

@@ -7,6 +7,7 @@ pub mod check;
 mod config;
 mod experts;
 mod llama;
+mod residual;
 mod rope;
 mod step;
 mod times;

@@ -3,7 +3,7 @@
 
 use super::config::{RopeConfig, RopeScaling};
 use crate::error::{Error, Result};
-use crate::kernel::Kernels;
+use crate::kernel::{Kernels, ThreadPool, for_each_row_mut};
 
 /// Frequencies of one rotary embedding, ready to be evaluated at positions.
 #[derive(Debug, Clone)]
@@ -139,10 +139,18 @@ impl RopeTable {
         })
     }
 
-    /// Fills row `row` for a position.
-    pub fn set(&mut self, rope: &Rope, row: usize, position: u32) {
-        let range = row * self.pairs..(row + 1) * self.pairs;
-        rope.evaluate(position, &mut self.cos[range.clone()], &mut self.sin[range]);
+    /// Fills `rows` rows for their positions.
+    pub fn set(
+        &mut self,
+        pool: &ThreadPool,
+        rope: &Rope,
+        rows: usize,
+        position: impl Fn(usize) -> u32 + Sync,
+    ) {
+        let (cos, sin) = ((&mut self.cos[..], self.pairs), (&mut self.sin[..], self.pairs));
+        for_each_row_mut(pool, rows, cos, sin, |i, cos, sin| {
+            rope.evaluate(position(i), cos, sin);
+        });
     }
 
     /// Rotates every head of a row's vector, neighbours paired: heads of `head_dim` elements, the first `2 × pairs` of

@@ -1,8 +1,11 @@
 //! One step of a forward pass: the rows it computes, the buffers it works in, and the operations a family's forward
 //! pass is written in.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use super::residual::{Residual, RmsNorm};
+use super::rope::Rope;
 use super::times::ComponentTimes;
 use super::weights::Weight;
 use crate::error::{Error, Result};
@@ -39,43 +42,26 @@ pub struct Compute<'a> {
 }
 
 impl Compute<'_> {
-    /// Multiplies the rows of `x` (`rows × width`) with several weights at once: one job, one barrier. Each output is
-    /// `rows × n_out`.
-    pub fn matmul(
-        &self,
-        activations: &mut Activations,
-        x: &[f32],
-        rows: usize,
-        outputs: &mut [(&Weight, &mut [f32])],
-    ) -> Result<()> {
-        let Some((first, _)) = outputs.first() else {
-            return Ok(());
-        };
-        let width = first.n_in();
-        let (kernels, pool) = (self.kernels, self.pool);
-        let forms = self.forms(outputs.iter().map(|(w, _)| w.ty()));
-        activations.set(kernels, pool, &x[..rows * width], rows, width, forms)?;
+    /// Multiplies the rows of `x` with several weights at once: one job, one barrier. Each output is `rows × n_out`.
+    pub fn matmul(&self, x: &Activations, outputs: &mut [(&Weight, &mut [f32])]) -> Result<()> {
+        let (kernels, pool, rows) = (self.kernels, self.pool, x.rows());
         match outputs {
-            [(a, x)] => matmul(kernels, pool, activations, &mut [self.job(a, x, rows)?])?,
-            [(a, x), (b, y)] => {
-                matmul(
-                    kernels,
-                    pool,
-                    activations,
-                    &mut [self.job(a, x, rows)?, self.job(b, y, rows)?],
-                )?;
+            [(a, out)] => matmul(kernels, pool, x, &mut [self.job(a, out, rows)?])?,
+            [(a, out_a), (b, out_b)] => {
+                let jobs = &mut [self.job(a, out_a, rows)?, self.job(b, out_b, rows)?];
+                matmul(kernels, pool, x, jobs)?;
             }
-            [(a, x), (b, y), (c, z)] => {
+            [(a, out_a), (b, out_b), (c, out_c)] => {
                 let jobs = &mut [
-                    self.job(a, x, rows)?,
-                    self.job(b, y, rows)?,
-                    self.job(c, z, rows)?,
+                    self.job(a, out_a, rows)?,
+                    self.job(b, out_b, rows)?,
+                    self.job(c, out_c, rows)?,
                 ];
-                matmul(kernels, pool, activations, jobs)?;
+                matmul(kernels, pool, x, jobs)?;
             }
             more => {
                 for (w, out) in more {
-                    matmul(kernels, pool, activations, &mut [self.job(w, out, rows)?])?;
+                    matmul(kernels, pool, x, &mut [self.job(w, out, rows)?])?;
                 }
             }
         }
@@ -94,35 +80,30 @@ impl Compute<'_> {
         Ok(MatmulJob::new(weight.matrix()?, out).precision(self.precision))
     }
 
-    /// RMS norm of each row of `x` into `out`, both `rows × weight.len()`.
-    pub fn rms_norm(&self, x: &[f32], weight: &[f32], epsilon: f32, rows: usize, out: &mut [f32]) {
-        let width = weight.len();
-        for_each_chunk_mut(self.pool, &mut out[..rows * width], width, |row, out| {
-            self.kernels
-                .rms_norm(&x[row * width..(row + 1) * width], weight, epsilon, out);
-        });
-    }
-
-    /// `gate = silu(gate) · up` for `rows` rows of `width`.
-    pub fn silu_mul(&self, gate: &mut [f32], up: &[f32], width: usize, rows: usize) {
-        for_each_chunk_mut(self.pool, &mut gate[..rows * width], width, |row, gate| {
-            self.kernels.silu_mul(gate, &up[row * width..(row + 1) * width]);
-        });
-    }
-
-    /// `x += y` for `rows` rows of `width`.
-    pub fn add(&self, x: &mut [f32], y: &[f32], width: usize, rows: usize) {
-        for_each_chunk_mut(self.pool, &mut x[..rows * width], width, |row, x| {
-            self.kernels.add_in_place(x, &y[row * width..(row + 1) * width]);
-        });
+    /// Takes `silu(gate) · up` for `rows` rows of `width` into `out`.
+    pub fn gated(
+        &self,
+        gate: &mut [f32],
+        up: &[f32],
+        (rows, width): (usize, usize),
+        forms: Forms,
+        out: &mut Activations,
+    ) -> Result<()> {
+        let k = self.kernels;
+        let gate = &mut gate[..rows * width];
+        out.set_from(k, self.pool, gate, rows, width, forms, |i, gate, out| {
+            out.copy_from_slice(gate);
+            k.silu_mul(out, &up[i * width..(i + 1) * width]);
+        })?;
+        Ok(())
     }
 
     /// Adds `bias` to each row of `x`.
     pub fn add_bias(&self, x: &mut [f32], bias: Option<&Vec<f32>>, rows: usize) {
         let Some(bias) = bias else { return };
-        for row in x[..rows * bias.len()].chunks_exact_mut(bias.len()) {
+        for_each_chunk_mut(self.pool, &mut x[..rows * bias.len()], bias.len(), |_, row| {
             self.kernels.add_in_place(row, bias);
-        }
+        });
     }
 }
 
@@ -156,9 +137,7 @@ pub struct Widths {
 pub struct Workspace {
     max_rows: usize,
     max_logit_rows: usize,
-    pub(super) x: Vec<f32>,
-    pub(super) normed: Vec<f32>,
-    pub(super) delta: Vec<f32>,
+    pub(super) residual: Residual,
     pub(super) q: Vec<f32>,
     pub(super) k: Vec<f32>,
     pub(super) v: Vec<f32>,
@@ -188,9 +167,7 @@ impl Workspace {
         Ok(Self {
             max_rows,
             max_logit_rows,
-            x: buffer(w.n_embd)?,
-            normed: buffer(w.n_embd)?,
-            delta: buffer(w.n_embd)?,
+            residual: Residual::new(max_rows, w.n_embd)?,
             q: buffer(w.q)?,
             k: buffer(w.k)?,
             v: buffer(w.v)?,
@@ -214,7 +191,7 @@ impl Workspace {
 
     /// Bytes [`Workspace::new`] takes, about.
     pub fn bytes(w: &Widths, max_rows: usize, max_logit_rows: usize) -> u64 {
-        let per_row = 3 * w.n_embd + w.q + w.k + w.v + w.attended + 2 * w.n_ff + 2 * w.rope_pairs;
+        let per_row = 2 * w.n_embd + w.q + w.k + w.v + w.attended + 2 * w.n_ff + 2 * w.rope_pairs;
         let quantized = w.n_embd.max(w.attended) + w.n_ff;
         let experts = w.n_experts + w.n_experts_used * w.n_embd;
         let floats = max_rows * (per_row + experts) + max_logit_rows.min(max_rows) * w.n_vocab;
@@ -231,10 +208,9 @@ impl Workspace {
         self.max_logit_rows
     }
 
-    /// The logits of the `index`-th row that wanted them, in row order: one number per vocabulary entry.
-    pub fn logits(&mut self, index: usize) -> &mut [f32] {
-        debug_assert!(index < self.n_logit_rows);
-        &mut self.logits[index * self.n_vocab..(index + 1) * self.n_vocab]
+    /// The logits of the rows that wanted them, in row order, and their width: one number per vocabulary entry.
+    pub fn logits(&mut self) -> (&mut [f32], usize) {
+        (&mut self.logits[..self.n_logit_rows * self.n_vocab], self.n_vocab)
     }
 }
 
@@ -279,40 +255,39 @@ impl Step<'_> {
         }
     }
 
-    /// Reads the embedding row of every token into the residual stream.
-    pub(super) fn embed(&mut self, embedding: &Weight) -> Result<()> {
+    /// Reads the embedding row of every token into the residual stream, and turns every position into angles.
+    pub(super) fn embed(&mut self, embedding: &Weight, rope: &Rope) -> Result<()> {
         let start = Instant::now();
-        let x = self.workspace.x.chunks_exact_mut(embedding.n_in());
-        for (row, x) in self.rows.iter().zip(x) {
-            embedding.read_row(row.token as usize, x)?;
+        let (rows, ws, pool) = (self.rows, &mut *self.workspace, self.compute.pool);
+        let refused = Mutex::new(None);
+        let x = ws.residual.start(rows.len());
+        for_each_chunk_mut(pool, x, embedding.n_in(), |i, x| {
+            if let Err(e) = embedding.read_row(rows[i].token as usize, x) {
+                *refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+            }
+        });
+        if let Some(e) = refused.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(e);
         }
+        ws.rope.set(pool, rope, rows.len(), |i| rows[i].position);
         self.times.embedding += elapsed(start);
         Ok(())
     }
 
     /// Final norm and output projection of the rows that want logits.
-    pub(super) fn project(&mut self, norm: &[f32], epsilon: f32, output: &Weight) -> Result<()> {
+    pub(super) fn project(&mut self, norm: RmsNorm<'_>, output: &Weight) -> Result<()> {
         let start = Instant::now();
-        let width = norm.len();
-        let ws = &mut *self.workspace;
-        let mut n = 0;
-        for (i, _) in self.rows.iter().enumerate().filter(|(_, r)| r.wants_logits) {
-            let (x, out) = (
-                &ws.x[i * width..(i + 1) * width],
-                &mut ws.normed[n * width..(n + 1) * width],
-            );
-            self.compute.kernels.rms_norm(x, norm, epsilon, out);
-            n += 1;
+        let (compute, ws) = (self.compute, &mut *self.workspace);
+        let rows = self.rows.iter().enumerate();
+        let n = ws
+            .residual
+            .keep(rows.filter(|(_, r)| r.wants_logits).map(|(i, _)| i));
+        if n > 0 {
+            let forms = compute.forms([output.ty()].into_iter());
+            ws.residual.norm(&compute, norm, n, forms, &mut ws.activations)?;
+            compute.matmul(&ws.activations, &mut [(output, &mut ws.logits)])?;
         }
         ws.n_logit_rows = n;
-        if n > 0 {
-            self.compute.matmul(
-                &mut ws.activations,
-                &ws.normed,
-                n,
-                &mut [(output, &mut ws.logits)],
-            )?;
-        }
         self.times.projection += elapsed(start);
         Ok(())
     }

@@ -7,6 +7,7 @@
 mod candidates;
 mod noise;
 mod penalty;
+mod samplers;
 
 use crate::error::Result;
 use crate::kernel::Kernels;
@@ -14,6 +15,7 @@ use crate::memory;
 use candidates::Candidate;
 
 pub use noise::uniform;
+pub use samplers::Samplers;
 
 /// How to choose a token.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -78,7 +80,7 @@ impl Sampler {
             let recent = &history[history.len().saturating_sub(params.repetition_window)..];
             penalty::repetition(logits, recent, params.repetition_penalty, &mut self.seen);
         }
-        let best = argmax(logits)?;
+        let best = argmax(kernels, logits)?;
         if params.temperature == 0.0 || logits[best as usize] == f32::INFINITY {
             return Some(best);
         }
@@ -99,16 +101,19 @@ impl Sampler {
 }
 
 /// The id of the largest logit, the lowest on ties; `None` when every logit is −∞ or NaN.
-fn argmax(logits: &[f32]) -> Option<u32> {
-    let mut best = None;
-    let mut max = f32::NEG_INFINITY;
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit > max {
-            max = logit;
-            best = Some(id as u32);
+fn argmax(kernels: &Kernels, logits: &[f32]) -> Option<u32> {
+    // Many are compared at once, and only the part with the first of the largest is searched for its place.
+    const PART: usize = 4096;
+    let (mut first, mut max) = (None, f32::NEG_INFINITY);
+    for (part, logits) in logits.chunks(PART).enumerate() {
+        let largest = kernels.max(logits);
+        if largest > max {
+            (first, max) = (Some(part * PART), largest);
         }
     }
-    best
+    let first = first?;
+    let at = logits[first..].iter().position(|&logit| logit == max)?;
+    Some((first + at) as u32)
 }
 
 #[cfg(test)]
@@ -151,6 +156,25 @@ mod tests {
             ..PLAIN
         };
         assert_eq!(counts(&params, &[1.0, 3.0, 3.0, f32::NAN], 5), [0, 5, 0, 0]);
+    }
+
+    #[test]
+    fn the_largest_logit_is_found_wherever_it_stands() {
+        for level in CpuLevel::available() {
+            let kernels = Kernels::for_level(level).unwrap();
+            for n in [1, 15, 4096, 4097, 9000] {
+                for at in [0, n / 2, n - 1] {
+                    let mut logits = vec![-3.0f32; n];
+                    logits[n - 1] = 2.0;
+                    logits[0] = f32::NAN;
+                    logits[at] = 2.0;
+                    assert_eq!(argmax(kernels, &logits), Some(at as u32), "{level:?} {n}");
+                }
+            }
+            assert_eq!(argmax(kernels, &[0.0, -0.0, -1.0]), Some(0));
+            assert_eq!(argmax(kernels, &[f32::NAN, f32::NEG_INFINITY]), None);
+            assert_eq!(argmax(kernels, &[]), None);
+        }
     }
 
     #[test]

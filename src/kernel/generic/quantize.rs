@@ -3,11 +3,12 @@
 #![allow(unsafe_code, reason = "writes panels of activations through raw pointers")]
 
 use super::matmul::X_BLOCK;
+use crate::kernel::simd::Simd;
 
 /// Values that share a scale where it is coarse: a block of the formats that want it so.
 pub(crate) const LONG_BLOCK: usize = 256;
 
-/// Largest magnitude of 32 values by comparing bits, so that a NaN or infinity is never lost.
+/// Largest magnitude by comparing bits, so that a NaN or infinity is never lost.
 #[inline(always)]
 pub(crate) fn largest_magnitude(x: &[f32]) -> f32 {
     let mut m = 0u32;
@@ -37,34 +38,36 @@ pub(crate) fn to_i8(x: f32, inverse: f32) -> i8 {
     ((x * inverse + 12_582_912.0).to_bits() as i32 - 0x4b40_0000) as i8
 }
 
-/// Writes `columns` rows of `n` activations, `stride` apart, as a panel of `width` columns: for each 32 values the bytes
-/// of every column, their scales, and the sums of their halves. Columns past the last repeat it. `coarse` gives a scale to
-/// 256 values, and sums in place of the other scales, as [`X_BLOCK`] says.
+/// Writes a row of `n` activations as the columns `at..at + copies` of a panel of `width`: for each 32 values the bytes of
+/// every column, their scales, and the sums of their halves. `coarse` gives a scale to 256 values, and sums in place of
+/// the other scales, as [`X_BLOCK`] says.
 ///
 /// # Safety
-/// Rows and panel are as long as that; `n` is a multiple of 32, or of 256 if `coarse`; `columns` is not 0.
+/// The CPU has the level's features for quantizing. Row and panel are as long as that; `n` is a multiple of 32, or of 256 if `coarse`; the columns are in the panel, and no
+/// one else has them.
 #[inline(always)]
-pub(crate) unsafe fn quantize_panel(
+pub(crate) unsafe fn quantize_row<S: Simd>(
     x: *const f32,
-    stride: usize,
     n: usize,
-    columns: usize,
-    width: usize,
+    (at, copies, width): (usize, usize, usize),
     coarse: bool,
     out: *mut u8,
 ) {
     let group = if coarse { LONG_BLOCK } else { 32 };
-    for c in 0..width {
+    for c in at..at + copies {
         for first in (0..n).step_by(group) {
             // SAFETY: the values of the group are inside the row; the panel has X_BLOCK bytes for each 32 of them.
             unsafe {
-                let row = x.add(c.min(columns - 1) * stride + first);
-                let (scale, inverse) = scale_of(largest_magnitude(std::slice::from_raw_parts(row, group)));
+                let row = x.add(first);
+                let mut largest = 0;
+                for set in 0..group / 32 {
+                    largest = largest.max(S::largest_magnitude(row.add(32 * set)));
+                }
+                let (scale, inverse) = scale_of(f32::from_bits(largest));
                 let mut before = 0;
                 for set in 0..group / 32 {
                     let block = out.add((first / 32 + set) * X_BLOCK * width);
-                    let q: &mut [i8; 32] = &mut *block.add(32 * c).cast();
-                    let sums = quantize_set(&*row.add(32 * set).cast(), inverse, q);
+                    let sums = S::to_bytes(row.add(32 * set), inverse, block.add(32 * c).cast());
                     block
                         .add(36 * width + 4 * c)
                         .cast::<[i16; 2]>()
@@ -86,7 +89,7 @@ pub(crate) unsafe fn quantize_panel(
 
 /// 32 values to bytes; the sum of each half.
 #[inline(always)]
-fn quantize_set(x: &[f32; 32], inverse: f32, q: &mut [i8; 32]) -> [i16; 2] {
+pub(crate) fn to_bytes(x: &[f32; 32], inverse: f32, q: &mut [i8; 32]) -> [i16; 2] {
     for i in 0..32 {
         // A value that is not finite gives an arbitrary byte, and its block's scale is NaN.
         q[i] = to_i8(x[i], inverse);

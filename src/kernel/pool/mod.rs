@@ -12,6 +12,7 @@
 
 #[cfg(all(test, infer_models))]
 mod models;
+mod pieces;
 pub(super) mod system;
 
 use std::any::Any;
@@ -21,6 +22,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+pub(super) use pieces::Pieces;
+pub use pieces::{for_each_chunk_mut, for_each_row_mut};
 pub use system::available_cpus;
 
 use super::KernelError;
@@ -451,32 +454,4 @@ impl Shared {
 /// Locks whatever happened before: the data behind the pool's locks is always whole.
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Splits `out` into pieces of `chunk_len` (the last may be shorter) and calls `f(i, piece)` for each on the pool.
-///
-/// # Panics
-/// `chunk_len` is 0, or `f` panics.
-pub fn for_each_chunk_mut<T: Send>(
-    pool: &ThreadPool,
-    out: &mut [T],
-    chunk_len: usize,
-    f: impl Fn(usize, &mut [T]) + Sync,
-) {
-    struct Base<T>(*mut T);
-    // SAFETY: tasks take disjoint pieces of a slice that this function holds exclusively, of values that may be sent.
-    unsafe impl<T: Send> Sync for Base<T> {}
-    impl<T> Base<T> {
-        fn piece(&self, from: usize) -> *mut T {
-            self.0.wrapping_add(from)
-        }
-    }
-    let len = out.len();
-    let base = Base(out.as_mut_ptr());
-    pool.run(len.div_ceil(chunk_len), &|i, _| {
-        let from = i * chunk_len;
-        let n = chunk_len.min(len - from);
-        // SAFETY: from + n <= len, and no other task has this piece.
-        f(i, unsafe { std::slice::from_raw_parts_mut(base.piece(from), n) });
-    });
 }

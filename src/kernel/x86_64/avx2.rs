@@ -249,6 +249,16 @@ impl<P: Products> Simd for Ymm<P> {
         // SAFETY: see above.
         unsafe { P::dot_wide(acc, w, x) }
     }
+    #[inline(always)]
+    unsafe fn largest_magnitude(x: *const f32) -> u32 {
+        // SAFETY: see above; the level has AVX2.
+        unsafe { super::quantize::largest_magnitude(x) }
+    }
+    #[inline(always)]
+    unsafe fn to_bytes(x: *const f32, inverse: f32, q: *mut i8) -> [i16; 2] {
+        // SAFETY: see above; the level has AVX2.
+        unsafe { super::quantize::to_bytes(x, inverse, q) }
+    }
 }
 
 /// Products of AVX2 itself.

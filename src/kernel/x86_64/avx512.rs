@@ -238,6 +238,16 @@ impl Simd for Avx512 {
         // SAFETY: see above.
         unsafe { _mm512_dpbusd_epi32(acc, w, x) }
     }
+    #[inline(always)]
+    unsafe fn largest_magnitude(x: *const f32) -> u32 {
+        // SAFETY: see above; the level has AVX2.
+        unsafe { super::quantize::largest_magnitude(x) }
+    }
+    #[inline(always)]
+    unsafe fn to_bytes(x: *const f32, inverse: f32, q: *mut i8) -> [i16; 2] {
+        // SAFETY: see above; the level has AVX2.
+        unsafe { super::quantize::to_bytes(x, inverse, q) }
+    }
 }
 
 /// Entry points and function table of the level.

@@ -10,4 +10,5 @@ pub(crate) mod avx512;
 pub(crate) mod avx512_bf16;
 pub(crate) mod avx_vnni;
 mod bf16;
+mod quantize;
 pub(crate) mod sse41;
