@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use infer::kernel::{ThreadPool, ThreadPoolOptions, for_each_chunk_mut};
 
+/// All of whose threads take part, also where there are fewer CPUs.
 fn pool(threads: usize) -> ThreadPool {
     ThreadPool::new(ThreadPoolOptions {
         threads: Some(threads),
+        at_once: Some(threads),
         ..Default::default()
     })
     .unwrap()

@@ -26,7 +26,7 @@ mod x86_64;
 pub use activations::{Activations, Forms};
 pub use level::CpuLevel;
 pub use matrix::{MatmulJob, Matrix, Packed, Precision, matmul, pack};
-pub(crate) use pool::system::with_signals_blocked;
+pub(crate) use pool::system::{affinity, with_signals_blocked};
 pub use pool::{ThreadPool, ThreadPoolOptions, for_each_chunk_mut};
 pub(crate) use spawn::spawn_thread;
 pub use table::Kernels;

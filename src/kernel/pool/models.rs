@@ -11,6 +11,7 @@ use crate::sync::thread;
 fn pool(threads: usize) -> ThreadPool {
     let options = ThreadPoolOptions {
         threads: Some(threads),
+        at_once: Some(threads),
         ..ThreadPoolOptions::default()
     };
     ThreadPool::new(options).unwrap()
