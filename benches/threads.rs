@@ -1,5 +1,5 @@
-//! How decoding shares the CPUs: with more threads than CPUs, with another engine on the same pool, and beside programs
-//! that use every CPU. Everything is measured in turns, and the ratios are of neighbouring runs.
+//! How decoding shares the CPUs: with more threads than CPUs, with another engine on the same pool, beside programs that
+//! use every CPU; and what one slow worker costs. Everything is measured in turns, and the ratios are of neighbouring runs.
 //!
 //!     cargo bench --bench threads [-- MODEL]
 
@@ -9,13 +9,14 @@
     reason = "a benchmark prints its figures and stops at the first error"
 )]
 
+use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use infer::engine::{Engine, Request};
-use infer::kernel::{ThreadPool, ThreadPoolOptions};
+use infer::kernel::{Parts, ThreadPool, ThreadPoolOptions};
 use infer::model::Model;
 use infer::options::{EngineOptions, ModelOptions, Prompt, RequestOptions};
 
@@ -41,6 +42,7 @@ fn main() {
     more_threads_than_cpus(&model, cpus);
     two_engines_on_one_pool(&model, cpus);
     beside_other_programs(&model, cpus);
+    a_slow_worker(cpus);
 }
 
 /// Never returns.
@@ -220,5 +222,39 @@ fn beside_other_programs(model: &Arc<Model>, cpus: usize) {
         median(ratios),
         median(worst),
         median(idle_worst)
+    );
+}
+
+/// One product cut as products are, of which a worker computes every part three times.
+fn a_slow_worker(cpus: usize) {
+    const PANELS: usize = 512;
+    const SLOWER: usize = 3;
+    if cpus < 2 {
+        return println!("a slow worker: needs two CPUs");
+    }
+    let pool = pool(cpus);
+    let compute = |slow: usize, panels: std::ops::Range<usize>, worker: usize| {
+        for _ in 0..panels.len() * if worker == slow { SLOWER } else { 1 } {
+            black_box((0..2000u64).fold(1, |a, b| black_box(a * 3 + b)));
+        }
+    };
+    let parts = Parts::new(PANELS, cpus);
+    let time = |slow: usize| {
+        let start = Instant::now();
+        for _ in 0..50 {
+            pool.run(parts.of(PANELS), &|i, worker| {
+                compute(slow, parts.range(PANELS, i), worker)
+            });
+        }
+        start.elapsed().as_secs_f64()
+    };
+    let shares = (0..4 * ROUNDS).map(|_| {
+        let (even, uneven) = (time(usize::MAX), time(1));
+        let summed = (cpus - 1) as f64 + 1.0 / SLOWER as f64;
+        even / uneven * cpus as f64 / summed
+    });
+    println!(
+        "one of {cpus} workers {SLOWER} × slower: {:.2} of the summed speed",
+        median(shares.collect())
     );
 }
