@@ -20,8 +20,9 @@ use infer::kernel::{Parts, ThreadPool, ThreadPoolOptions};
 use infer::model::Model;
 use infer::options::{EngineOptions, ModelOptions, Prompt, RequestOptions};
 
-/// Decoded tokens of a run.
+/// Decoded tokens of a run, and how long it lasts at most.
 const TOKENS: usize = 400;
+const LONGEST: Duration = Duration::from_secs(1);
 /// Runs of each kind.
 const ROUNDS: usize = 5;
 /// An argument that makes this program use a CPU until it is ended.
@@ -94,14 +95,17 @@ impl Decoding {
         }
     }
 
-    /// The time of each of `n` steps in milliseconds.
-    fn steps(&self, n: usize) -> Vec<f64> {
-        (0..n)
-            .map(|_| {
-                let start = Instant::now();
-                self.engine.step().unwrap();
-                start.elapsed().as_secs_f64() * 1e3
-            })
+    /// The time of each step of a run in milliseconds.
+    fn steps(&self) -> Vec<f64> {
+        let begin = Instant::now();
+        let step = |_| {
+            let start = Instant::now();
+            self.engine.step().unwrap();
+            start.elapsed().as_secs_f64() * 1e3
+        };
+        (0..TOKENS)
+            .take_while(|_| begin.elapsed() < LONGEST)
+            .map(step)
             .collect()
     }
 }
@@ -117,7 +121,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn decode(model: &Arc<Model>, threads: usize) -> Vec<f64> {
-    Decoding::new(model, &pool(threads)).steps(TOKENS)
+    Decoding::new(model, &pool(threads)).steps()
 }
 
 fn more_threads_than_cpus(model: &Arc<Model>, cpus: usize) {
@@ -145,10 +149,9 @@ fn two_engines_on_one_pool(model: &Arc<Model>, cpus: usize) {
     let (mut ratios, mut shares) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let pool = pool(cpus);
-        let alone = speed(&Decoding::new(model, &pool).steps(TOKENS));
+        let alone = speed(&Decoding::new(model, &pool).steps());
         let engines = [Decoding::new(model, &pool), Decoding::new(model, &pool)];
         let begin = Barrier::new(2);
-        let deadline = Duration::from_millis(300);
         let counts: Vec<(usize, f64)> = std::thread::scope(|s| {
             let threads: Vec<_> = engines
                 .iter()
@@ -158,7 +161,7 @@ fn two_engines_on_one_pool(model: &Arc<Model>, cpus: usize) {
                         begin.wait();
                         let start = Instant::now();
                         let mut n = 0;
-                        while n < TOKENS && start.elapsed() < deadline {
+                        while n < TOKENS && start.elapsed() < LONGEST {
                             e.engine.step().unwrap();
                             n += 1;
                         }
