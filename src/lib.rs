@@ -21,5 +21,6 @@ pub mod quant;
 pub mod sample;
 pub(crate) mod sync;
 pub mod tokenizer;
+pub mod topology;
 
 pub use error::{Error, Result};

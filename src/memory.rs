@@ -2,7 +2,12 @@
 //!
 //! Exhaustion is an error value. Large regions are anonymous mappings with huge-page advice.
 
+use std::path::Path;
+
 use memmap2::MmapMut;
+
+use crate::topology::cgroup::Groups;
+use crate::topology::{field, read};
 
 /// Memory could not be obtained.
 #[derive(Debug, thiserror::Error)]
@@ -111,52 +116,18 @@ impl std::ops::DerefMut for Region {
     }
 }
 
-/// Bytes of memory this process can still use: what the system has free or can free, within the limit of its control
-/// group. A guess of 1 GiB where the system does not tell.
+/// Bytes of memory this process can still use: what the system has free or can free, within the limits of its control
+/// groups. A guess of 1 GiB where the system does not tell.
 pub fn available() -> u64 {
-    let read = |path: &str| std::fs::read_to_string(path).ok();
-    let number = |path: &str| read(path)?.trim().parse::<u64>().ok();
-    let system = read("/proc/meminfo").and_then(|text| field(&text, "MemAvailable:")?.checked_mul(1024));
-    let group = |limit: &str, usage: &str, stat: &str, cache: [&str; 2]| {
-        // Cached pages of files count as used, but make room: a model file just read would fill the group.
-        let stat = read(stat).unwrap_or_default();
-        let cached = cache
-            .iter()
-            .filter_map(|name| field(&stat, name))
-            .fold(0u64, u64::saturating_add);
-        let used = number(usage)?.saturating_sub(cached);
-        Some(number(limit)?.saturating_sub(used))
-    };
-    [
-        system,
-        group(
-            "/sys/fs/cgroup/memory.max",
-            "/sys/fs/cgroup/memory.current",
-            "/sys/fs/cgroup/memory.stat",
-            ["active_file", "inactive_file"],
-        ),
-        group(
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-            "/sys/fs/cgroup/memory/memory.stat",
-            ["total_active_file", "total_inactive_file"],
-        ),
-    ]
-    .into_iter()
-    .flatten()
-    .min()
-    .unwrap_or(1 << 30)
+    available_below(Path::new("/"))
 }
 
-/// The number after the line's first word `name`.
-fn field(text: &str, name: &str) -> Option<u64> {
-    text.lines()
-        .find_map(|line| {
-            let mut words = line.split_whitespace();
-            (words.next() == Some(name)).then(|| words.next())?
-        })?
-        .parse()
-        .ok()
+/// The same by the files below `root`.
+pub(crate) fn available_below(root: &Path) -> u64 {
+    let system =
+        read(&root.join("proc/meminfo")).and_then(|text| field(&text, "MemAvailable:")?.checked_mul(1024));
+    let groups = Groups::of_this_process(root).memory_available();
+    [system, groups].into_iter().flatten().min().unwrap_or(1 << 30)
 }
 
 #[cfg(test)]
@@ -174,15 +145,6 @@ mod tests {
     fn more_than_there_is_is_refused_instead_of_being_touched() {
         let e = filled(0u64, (available() / 8) as usize * 4, "a test").unwrap_err();
         assert!(e.to_string().contains("for a test"), "{e}");
-    }
-
-    #[test]
-    fn fields_are_found_by_their_whole_name() {
-        let text = "inactive_file 7\nfile 12\nMemAvailable:   34 kB\n";
-        assert_eq!(field(text, "file"), Some(12));
-        assert_eq!(field(text, "MemAvailable:"), Some(34));
-        assert_eq!(field(text, "active_file"), None);
-        assert!(available() > 0);
     }
 
     #[test]

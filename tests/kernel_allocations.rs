@@ -34,6 +34,7 @@ static ALLOCATOR: Counting = Counting;
 fn products_allocate_nothing_after_the_first() {
     let pool = ThreadPool::new(ThreadPoolOptions {
         threads: Some(3),
+        at_once: Some(3),
         ..Default::default()
     })
     .unwrap();

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use infer::kernel::{ThreadPool, ThreadPoolOptions, for_each_chunk_mut};
 
+/// All of whose threads take part, also where there are fewer CPUs.
 fn pool(threads: usize) -> ThreadPool {
     ThreadPool::new(ThreadPoolOptions {
         threads: Some(threads),
+        at_once: Some(threads),
         ..Default::default()
     })
     .unwrap()
@@ -45,6 +47,45 @@ fn the_other_workers_take_part() {
         });
     }
     assert_eq!(seen.lock().unwrap().len(), 3);
+}
+
+#[test]
+fn a_job_takes_no_more_workers_than_it_is_told_to() {
+    let pool = pool(4);
+    let run = |most: usize| {
+        ThreadPool::with_workers(most, || {
+            pool.run(64, &|_, worker| {
+                assert!(worker < most);
+                std::hint::black_box((0..2000).fold(0u64, |a, b| a ^ std::hint::black_box(b)));
+            });
+        });
+    };
+    for _ in 0..50 {
+        (1..=4).for_each(run);
+        // Long enough to sleep, for workers that the next job wants.
+        std::thread::sleep(Duration::from_micros(300));
+    }
+    // One worker needs no barrier; and the limit ends with the call.
+    let before = pool.jobs();
+    run(1);
+    assert_eq!(pool.jobs(), before);
+    pool.run(64, &|_, _| ());
+    assert_eq!(pool.jobs(), before + 1);
+}
+
+#[test]
+fn threads_beyond_the_cpus_sleep() {
+    let pool = ThreadPool::new(ThreadPoolOptions {
+        threads: Some(64),
+        at_once: Some(3),
+        ..Default::default()
+    })
+    .unwrap();
+    assert_eq!(pool.threads(), 64);
+    assert!((1..=3).contains(&pool.decode_workers()));
+    for _ in 0..200 {
+        pool.run(256, &|_, worker| assert!(worker < 3));
+    }
 }
 
 #[test]

@@ -28,7 +28,7 @@ A model is small below 5 billion weights (those called 1B to 3B), medium below 1
 model needs fewer rows for a step that takes a second, and its keys and values take more bytes per token.
 Generated tokens depend on the preset by `kv_type`, and by `context_length` where a completion runs into it. Neither
 is chosen by the machine, so the same options give the same tokens on every machine (one whose cache cannot hold a
-whole context ends completions earlier). `threads` leaves a CPU free only where there are more than two.
+whole context ends completions earlier). `threads` leaves a core free only where there are more than two.
 ";
 
 const GUIDE: &str = "
@@ -49,9 +49,12 @@ Cache: `context_length` and `max_running` down, `kv_type` q8 (half of f16), or `
 not fit wait. Workspace: `prefill_chunk` and `max_running` down. `memory_budget` refuses a model that is too large
 before anything is allocated; `infer inspect FILE` and `infer_model_estimate` tell beforehand.
 
-**CPUs.** `threads` below the number of CPUs leaves room for the host's own threads; more never helps, since workers
-that wait for a CPU hold up all others. Several engines in a process share one pool (`infer_threads`, whose options
-are below) instead of competing; `cpus` binds it.
+**CPUs.** By default there is a thread for each core that the process may use (affinity, cgroup quota rounded down to
+whole CPUs), never two on one core, and where cores are of two kinds a decode step takes those of the fast one and a
+prompt takes all. `threads` below that leaves room for the host's own threads; more never helps, so threads beyond the
+CPUs just sleep. Several engines in a process share one pool (`infer_threads`, whose options are below) instead of
+competing: they take turns, in slices of about a millisecond when both are busy. `cpus` binds it. `infer bench` shows
+what was found of the machine.
 
 **Equal results.** The same request gives the same tokens whatever `threads`, `max_running`, `prefill_chunk` and the
 other requests are. `kv_type` and `cpu_level` change results slightly; `exact` is for comparing with a reference.
@@ -84,8 +87,8 @@ fn chosen(preset: &Preset, name: &str) -> Option<String> {
     };
     Some(match name {
         "threads" => match preset.spare_cpus {
-            0 => "all CPUs".to_string(),
-            n => format!("all CPUs but {n}"),
+            0 => "all cores".to_string(),
+            n => format!("all cores but {n}"),
         },
         "kv_type" => preset.kv_type.to_string(),
         "kv_budget" => format!("{} % of free memory", preset.kv_percent),

@@ -253,20 +253,24 @@ impl Worker {
                     .zip(shares)
                     .all(|(s, &n)| n == 0 || s.cancelled.load(std::sync::atomic::Ordering::Relaxed))
         };
-        let result = self.model.body().and_then(|body| {
-            body.forward(&mut Step {
-                compute: Compute {
-                    kernels: self.kernels,
-                    pool: &self.pool,
-                    precision: self.precision,
-                },
-                rows: &self.rows,
-                kv: &mut self.kv,
-                workspace: &mut self.workspace,
-                times: &mut times,
-                cancelled: &cancelled,
-            })
-        });
+        let mut step = Step {
+            compute: Compute {
+                kernels: self.kernels,
+                pool: &self.pool,
+                precision: self.precision,
+            },
+            rows: &self.rows,
+            kv: &mut self.kv,
+            workspace: &mut self.workspace,
+            times: &mut times,
+            cancelled: &cancelled,
+        };
+        let workers = match prefill_rows {
+            0 => self.pool.decode_workers(),
+            _ => self.pool.threads(),
+        };
+        let body = self.model.body();
+        let result = body.and_then(|body| ThreadPool::with_workers(workers, || body.forward(&mut step)));
         match result {
             Ok(()) => {}
             // Cancelled sequences are ended at the beginning of the next step.

@@ -110,6 +110,7 @@ mod tests {
         write(before | FAST_MATH);
         let options = ThreadPoolOptions {
             threads: Some(3),
+            at_once: Some(3),
             ..Default::default()
         };
         let pool = ThreadPool::new(options);

@@ -6,17 +6,16 @@
 )]
 
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use super::generic::matmul::{JobView, SCALES, x_panel_bytes};
+use super::parts::Parts;
 use super::pool::SCRATCH;
 use super::{Activations, Forms, KernelError, Kernels, ThreadPool};
 use crate::memory;
 use crate::quant::panel::{self, PANEL_ROWS};
 use crate::quant::{TensorType, dequantize_row};
-
-/// Parts per thread and product, so that a thread that loses its CPU for a while does not hold up the others.
-const PARTS_PER_THREAD: usize = 8;
 
 /// No block of a type with kernels has more bytes.
 const MAX_BLOCK_BYTES: usize = 256;
@@ -397,25 +396,21 @@ pub fn matmul(
         total = total.saturating_add(job.panels(x));
     }
     let jobs = &*jobs;
-    // An even number, for tiles of two vectors of rows, and not 0 where there is nothing to compute.
-    let part = total
-        .div_ceil(pool.threads() * PARTS_PER_THREAD)
-        .next_multiple_of(2)
-        .max(2);
-    let tasks = jobs.iter().map(|job| job.panels(x).div_ceil(part)).sum();
+    let parts = Parts::new(total, pool.threads());
+    let tasks = jobs.iter().map(|job| parts.of(job.panels(x))).sum();
     pool.run(tasks, &|task, worker| {
         let mut at = task;
         for job in jobs {
             let panels = job.panels(x);
-            let parts = panels.div_ceil(part);
-            if at < parts {
-                let (from, to) = (at * part, ((at + 1) * part).min(panels));
+            let of_job = parts.of(panels);
+            if at < of_job {
+                let Range { start, end } = parts.range(panels, at);
                 // SAFETY: `check` held for the job, so every pointer covers what the view says; tasks have disjoint
                 // rows; the worker's scratch memory is its own while the task runs.
-                unsafe { k.panels(&job.view(k, x), from, to, pool.scratch(worker)) };
+                unsafe { k.panels(&job.view(k, x), start, end, pool.scratch(worker)) };
                 return;
             }
-            at -= parts;
+            at -= of_job;
         }
     });
     Ok(())

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use super::KernelError;
 use super::pool::{ThreadPool, ThreadPoolOptions, system};
 use crate::options::ThreadsOptions;
+use crate::topology::cpu_list;
 
 /// Stack of a thread that computes; its deepest frames are a few hundred KiB in debug builds.
 const STACK: usize = 2 << 20;
@@ -44,39 +45,20 @@ impl ThreadPool {
             name: options.name.clone(),
             on_start: options.on_start.clone(),
             on_stop: options.on_stop.clone(),
+            at_once: None,
         })
     }
 }
 
 /// CPU numbers of a list like `0-3,8`; `None` when it is empty.
 fn parse_cpus(list: &str) -> Result<Option<Vec<usize>>, KernelError> {
-    /// More CPUs than the largest machines have.
-    const MAX_CPU: usize = 1 << 14;
-    if list.trim().is_empty() {
-        return Ok(None);
+    match cpu_list(list) {
+        Some(cpus) => Ok((!cpus.is_empty()).then_some(cpus)),
+        None => Err(KernelError::Pool {
+            threads: 0,
+            reason: format!("the CPU list {list:?} does not parse: expected numbers and ranges like 0-3,8"),
+        }),
     }
-    let mut cpus = Vec::new();
-    for part in list.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        match (first.trim().parse::<usize>(), last.trim().parse::<usize>()) {
-            (Ok(first), Ok(last)) if first <= last && last < MAX_CPU => cpus.extend(first..=last),
-            _ => {
-                return Err(KernelError::Pool {
-                    threads: 0,
-                    reason: format!(
-                        "the CPU list {list:?} does not parse: expected numbers and ranges like 0-3,8"
-                    ),
-                });
-            }
-        }
-        if cpus.len() > MAX_CPU {
-            return Err(KernelError::Pool {
-                threads: 0,
-                reason: "the CPU list is too long".to_string(),
-            });
-        }
-    }
-    Ok(Some(cpus))
 }
 
 #[cfg(test)]

@@ -225,7 +225,7 @@ impl Model {
                 .iter()
                 .fold(0, |n: u64, t| n.saturating_add(t.n_elements())),
             context_length: config.context_length,
-            cpus: crate::kernel::pool::available_cpus(),
+            cpus: crate::topology::Topology::this().cores(),
         });
         let context = engine.context_length;
         let kv_type = RowType::from_name(engine.kv_type).unwrap_or(RowType::F16);
@@ -253,7 +253,7 @@ impl Model {
         engine.resolve(&Subject {
             n_parameters: self.info.n_parameters,
             context_length: self.info.context_length,
-            cpus: crate::kernel::pool::available_cpus(),
+            cpus: crate::topology::Topology::this().cores(),
         })
     }
 

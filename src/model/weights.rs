@@ -9,6 +9,7 @@ use crate::gguf::{Gguf, TensorBytes, TensorData, TensorInfo};
 use crate::kernel::{Matrix, ThreadPool, ThreadPoolOptions, pack};
 use crate::memory::{self, MemoryError};
 use crate::quant::TensorType;
+use crate::topology::Topology;
 
 /// A matrix, or a stack of equal matrices (one per expert), packed for the kernels.
 #[derive(Debug, Clone)]
@@ -101,7 +102,7 @@ impl Tensors {
         let bytes = quantized().fold(0u64, |n, t| n.saturating_add(t.n_bytes));
         let threads = match threads {
             _ if bytes < ALONE_BELOW => 1,
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(MAX_THREADS)),
+            0 => Topology::this().cores().min(MAX_THREADS),
             n => n,
         };
         let options = |threads| ThreadPoolOptions {

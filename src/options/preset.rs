@@ -73,7 +73,7 @@ pub struct Preset {
     pub kv_percent: u64,
     /// Requests that may wait.
     pub max_queued: usize,
-    /// CPUs left to others when there are more than two.
+    /// Cores left to others when there are more than two.
     pub spare_cpus: usize,
     /// Values by size class, in the order of [`SizeClass::ALL`].
     pub sizes: [Sized; 3],
@@ -94,7 +94,7 @@ pub const PRESET_NAMES: &[&str] = &["auto", "edge", "desktop", "server"];
 pub const PRESETS: &[Preset] = &[
     Preset {
         name: "auto",
-        doc: "A process that shares its machine with nobody in particular: all CPUs, the model's whole context, up to half of the free memory for the cache.",
+        doc: "A process that shares its machine with nobody in particular: all cores, the model's whole context, up to half of the free memory for the cache.",
         kv_type: "f16",
         kv_percent: 50,
         max_queued: 1024,
@@ -116,7 +116,7 @@ pub const PRESETS: &[Preset] = &[
     },
     Preset {
         name: "desktop",
-        doc: "One person's machine with other programs on it: a few sequences, one CPU and most of the memory left alone, steps short enough that an answer keeps flowing while another prompt is read.",
+        doc: "One person's machine with other programs on it: a few sequences, one core and most of the memory left alone, steps short enough that an answer keeps flowing while another prompt is read.",
         kv_type: "f16",
         kv_percent: 25,
         max_queued: 64,
@@ -154,7 +154,7 @@ impl Preset {
         }
     }
 
-    /// Threads on a machine with this many CPUs.
+    /// Threads on a machine with this many cores.
     pub fn threads(&self, cpus: usize) -> usize {
         if cpus > 2 {
             cpus - self.spare_cpus
@@ -176,7 +176,7 @@ pub struct Subject {
     pub n_parameters: u64,
     /// Tokens the model was trained to attend to.
     pub context_length: usize,
-    /// CPUs this process may use.
+    /// Cores this process may use, as far as its CPU quota goes.
     pub cpus: usize,
 }
 

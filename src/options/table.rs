@@ -110,7 +110,7 @@ pub const TABLE: &[OptionSpec] = &[
         "threads",
         integer(0, 1024),
         "0",
-        "Worker threads of the engine's own pool, the scheduling thread included; 0 chooses by the preset: the CPUs this process may use, one less on a desktop. Ignored when a shared pool is given.",
+        "Worker threads of the engine's own pool, the scheduling thread included; 0 chooses by the preset: one for each core this process may use, one less on a desktop. Those beyond the CPUs it may use sleep. Ignored when a shared pool is given.",
     ),
     row(
         Object::Engine,
@@ -293,7 +293,7 @@ pub const TABLE: &[OptionSpec] = &[
         "threads",
         integer(0, 1024),
         "0",
-        "Threads of the pool, the calling thread included; 0 is the number of CPUs this process may use.",
+        "Threads of the pool, the calling thread included; 0 is the number of cores this process may use, as far as its CPU quota goes. Those beyond the CPUs it may use sleep.",
     ),
     row(
         Object::Threads,

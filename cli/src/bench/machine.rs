@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use infer::kernel::pool::available_cpus;
+use infer::topology::Topology;
 
 /// What identifies a machine in records.
 #[derive(Debug, Clone)]
@@ -13,6 +13,8 @@ pub struct Machine {
     pub cpus: usize,
     /// Cores behind them; the threads of a core share its units.
     pub cores: usize,
+    /// The same in words, with kinds of cores, quota and nodes.
+    pub layout: String,
     /// Bytes of memory, 0 where unknown.
     pub memory: u64,
 }
@@ -21,13 +23,14 @@ impl Machine {
     /// This machine.
     pub fn this() -> Self {
         let cpuinfo = read("/proc/cpuinfo");
-        let cpus = available_cpus();
+        let topology = Topology::this();
         Self {
             cpu: value(&cpuinfo, "model name")
                 .unwrap_or(std::env::consts::ARCH)
                 .to_string(),
-            cpus,
-            cores: cores(&cpuinfo).map_or(cpus, |n| n.min(cpus)),
+            cpus: topology.cpus(),
+            cores: topology.cores(),
+            layout: topology.to_string(),
             memory: kilobytes(&read("/proc/meminfo"), "MemTotal").unwrap_or(0),
         }
     }
@@ -41,6 +44,7 @@ impl Machine {
             "kernel": read("/proc/sys/kernel/osrelease").trim(),
             "cpus": self.cpus,
             "cores": self.cores,
+            "layout": self.layout,
             "memory_bytes": self.memory,
         })
     }
@@ -80,11 +84,7 @@ fn read(path: &str) -> String {
 
 /// The first value of a key in lines like `key : value`.
 fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    values(text, key).next()
-}
-
-fn values<'a>(text: &'a str, key: &str) -> impl Iterator<Item = &'a str> {
-    text.lines().filter_map(move |line| {
+    text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         (name.trim() == key).then(|| value.trim())
     })
@@ -95,27 +95,9 @@ fn kilobytes(text: &str, key: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Different cores in the text of `/proc/cpuinfo`; `None` where it does not name them.
-fn cores(cpuinfo: &str) -> Option<usize> {
-    let mut cores: Vec<_> = values(cpuinfo, "physical id")
-        .zip(values(cpuinfo, "core id"))
-        .collect();
-    cores.sort_unstable();
-    cores.dedup();
-    (!cores.is_empty()).then_some(cores.len())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn threads_of_a_core_are_one_core() {
-        let cpu = |socket, core| format!("processor\t: 0\nphysical id\t: {socket}\ncore id\t\t: {core}\n\n");
-        let text = [cpu(0, 0), cpu(0, 1), cpu(0, 0), cpu(1, 0)].concat();
-        assert_eq!(cores(&text), Some(3));
-        assert_eq!(cores("processor : 0\nBogoMIPS : 50\n"), None);
-    }
 
     #[test]
     fn sizes_of_the_system_are_kilobytes() {

@@ -15,9 +15,9 @@ pub fn print(out: &mut Output, report: &Value) -> Result<(), Failure> {
         (
             "machine",
             format!(
-                "{}, {} cores, {}",
+                "{}, {}, {}",
                 text(&machine["cpu"]),
-                machine["cores"],
+                text(&machine["layout"]),
                 size(&machine["memory_bytes"])
             ),
         ),

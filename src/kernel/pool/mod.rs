@@ -4,6 +4,10 @@
 //! CPU holds up no more than its current task. A worker joins a job only while the job is open: when no task is left to
 //! claim, the caller closes the job and waits for those that joined, never for a thread that sleeps or was not
 //! scheduled. Idle workers spin briefly, so that no wake-up falls inside a decode step, and then sleep.
+//!
+//! Each job is for the first few workers only: no more than there are CPUs to run them, and fewer when the caller says
+//! so ([`ThreadPool::with_workers`]). The others sleep through it, at no cost: so a pool of many more threads than CPUs
+//! is as fast as one that fits.
 
 #![allow(
     unsafe_code,
@@ -14,6 +18,7 @@
 mod models;
 mod pieces;
 pub(super) mod system;
+mod turn;
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -24,7 +29,7 @@ use std::time::{Duration, Instant};
 
 pub(super) use pieces::Pieces;
 pub use pieces::{for_each_chunk_mut, for_each_row_mut};
-pub use system::available_cpus;
+use turn::Turn;
 
 use super::KernelError;
 use crate::memory::{self, Region};
@@ -33,6 +38,7 @@ use crate::sync::{
     AtomicBool, AtomicU64, AtomicUsize, Condvar, MODELLED, Mutex, MutexGuard, planted, spin_loop,
     thread_local,
 };
+use crate::topology::Topology;
 
 /// Stack of a worker, in bytes; kernels need a few kilobytes.
 const STACK: usize = 2 << 20;
@@ -53,9 +59,12 @@ pub type ThreadHook = Arc<dyn Fn(usize) + Send + Sync>;
 /// How to build a [`ThreadPool`].
 #[derive(Clone, Default)]
 pub struct ThreadPoolOptions {
-    /// Workers including the caller; by default the CPUs this process may use (affinity and cgroup quota), or the
-    /// number of `cpus`.
+    /// Workers including the caller; by default the number of `cpus`, or one for each core this process may use
+    /// ([`Topology::cores`]).
     pub threads: Option<usize>,
+    /// Most workers that compute at the same time; by default the CPUs this process may use ([`Topology::cpus`]). More
+    /// only take time from each other: this is for tests.
+    pub at_once: Option<usize>,
     /// CPU numbers to pin to: worker `i` gets number `i` (modulo their count). Worker 0 is the caller and not pinned.
     pub cpus: Option<Vec<usize>>,
     /// Prefix of the threads' names; `infer` where empty. Names are cut to the 15 bytes the system keeps.
@@ -70,6 +79,7 @@ impl std::fmt::Debug for ThreadPoolOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ThreadPoolOptions")
             .field("threads", &self.threads)
+            .field("at_once", &self.at_once)
             .field("cpus", &self.cpus)
             .field("name", &self.name)
             .finish_non_exhaustive()
@@ -92,16 +102,23 @@ struct Shared {
     n_tasks: AtomicUsize,
     next: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
-    /// Workers that sleep or are about to.
-    sleepers: AtomicUsize,
+    /// Workers that may join the job: those with a lower number. Written like `task`, but read by all.
+    limit: AtomicUsize,
+    seats: Vec<Seat>,
     sleep: Mutex<()>,
-    wake: Condvar,
     /// The caller sleeps until the joined workers are done.
     caller_waits: AtomicBool,
     done: Condvar,
     stop: AtomicBool,
     spin: Duration,
     scratch: Vec<UnsafeCell<Region>>,
+}
+
+/// Where a worker sleeps.
+struct Seat {
+    /// It sleeps or is about to.
+    asleep: AtomicBool,
+    wake: Condvar,
 }
 
 // SAFETY: `task` is written only while no worker is joined and none can join (state is closed) and read only by joined
@@ -114,8 +131,10 @@ unsafe impl Send for Shared {}
 pub struct ThreadPool {
     shared: Arc<Shared>,
     threads: usize,
+    at_once: usize,
+    decode_workers: usize,
     handles: Vec<JoinHandle<()>>,
-    turn: Mutex<()>,
+    turn: Turn,
     process: u32,
 }
 
@@ -134,6 +153,8 @@ struct Frame {
 
 thread_local! {
     static FRAMES: Cell<*const Frame> = const { Cell::new(std::ptr::null()) };
+    /// Most workers of this thread's jobs.
+    static WORKERS: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
 impl ThreadPool {
@@ -143,9 +164,12 @@ impl ThreadPool {
     /// The number of threads is 0 or absurd, a CPU number is not one this process may use, or the system refuses a
     /// thread or memory; threads already started are joined first.
     pub fn new(options: ThreadPoolOptions) -> Result<Self, KernelError> {
-        let allowed = system::available_cpus();
+        let topology = Topology::this();
         let cpus = options.cpus.filter(|c| !c.is_empty());
-        let threads = options.threads.or(cpus.as_ref().map(Vec::len)).unwrap_or(allowed);
+        let threads = options
+            .threads
+            .or(cpus.as_ref().map(Vec::len))
+            .unwrap_or(topology.cores());
         let refuse = |reason: String| KernelError::Pool { threads, reason };
         if threads == 0 || threads > MAX_THREADS {
             return Err(refuse(format!("expected 1 to {MAX_THREADS}")));
@@ -161,21 +185,32 @@ impl ThreadPool {
                 "a worker's scratch memory",
             )?));
         }
+        let at_once = options.at_once.unwrap_or(topology.cpus()).clamp(1, threads);
+        let decode_workers = match cpus {
+            // Who names CPUs has chosen their kinds.
+            Some(_) => at_once,
+            None => at_once.min(topology.performance_cores_of(threads)),
+        };
+        let mut seats = memory::with_capacity(threads, "a thread pool")?;
+        seats.resize_with(threads, || Seat {
+            asleep: AtomicBool::new(false),
+            wake: Condvar::new(),
+        });
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             task: UnsafeCell::new(None),
             n_tasks: AtomicUsize::new(0),
             next: AtomicUsize::new(0),
             panic: Mutex::new(None),
-            sleepers: AtomicUsize::new(0),
+            limit: AtomicUsize::new(at_once),
+            seats,
             sleep: Mutex::new(()),
-            wake: Condvar::new(),
             caller_waits: AtomicBool::new(false),
             done: Condvar::new(),
             stop: AtomicBool::new(false),
             spin: if MODELLED {
                 Duration::ZERO
-            } else if threads > allowed {
+            } else if at_once > topology.cpus() {
                 SPIN_OVERSUBSCRIBED
             } else {
                 SPIN
@@ -185,8 +220,10 @@ impl ThreadPool {
         let mut pool = Self {
             shared,
             threads,
+            at_once,
+            decode_workers,
             handles: memory::with_capacity(threads - 1, "a thread pool")?,
-            turn: Mutex::new(()),
+            turn: Turn::new(),
             process: std::process::id(),
         };
         let prefix = if options.name.is_empty() {
@@ -229,6 +266,29 @@ impl ThreadPool {
         self.threads
     }
 
+    /// Workers that decoding should take: those that have fast cores. A step that reads every weight for a few rows waits
+    /// for memory, and for the slowest that takes part.
+    pub fn decode_workers(&self) -> usize {
+        self.decode_workers
+    }
+
+    /// Jobs so far that were for more than one worker: each has one barrier, at its end. Begins again at 0 after 2³².
+    pub fn jobs(&self) -> u64 {
+        self.shared.state.load(Ordering::Relaxed) / EPOCH
+    }
+
+    /// Runs `f`, whose jobs on any pool then take no more than the first `workers` workers.
+    pub fn with_workers<R>(workers: usize, f: impl FnOnce() -> R) -> R {
+        struct Restore(usize);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                WORKERS.with(|w| w.set(self.0));
+            }
+        }
+        let _restore = Restore(WORKERS.with(|w| w.replace(workers)));
+        f()
+    }
+
     /// Calls `task(i, worker)` once for each `i` below `n_tasks`, spread over the workers, and returns when all are done.
     ///
     /// Callers take turns. From inside a task of the same pool it runs the tasks one after the other on the current
@@ -248,12 +308,13 @@ impl ThreadPool {
             }
             frame = f.outer;
         }
-        let turn = lock(&self.turn);
-        if self.threads == 1 || n_tasks == 1 {
+        let turn = self.turn.take();
+        let workers = self.at_once.min(WORKERS.with(Cell::get));
+        if workers <= 1 || n_tasks == 1 {
             self.shared
                 .within(0, || (0..n_tasks).for_each(|i| self.shared.call(task, i, 0)));
         } else {
-            self.shared.run(n_tasks, task);
+            self.shared.run(n_tasks, workers, task);
         }
         let panic = lock(&self.shared.panic).take();
         drop(turn);
@@ -287,7 +348,7 @@ impl Drop for ThreadPool {
             return;
         }
         self.shared.stop.store(true, Ordering::SeqCst);
-        self.shared.signal(&self.shared.wake);
+        self.shared.wake(self.threads, self.threads);
         for handle in self.handles.drain(..) {
             let _ = handle.join();
         }
@@ -344,19 +405,19 @@ impl Shared {
         }
     }
 
-    /// The caller's side of a job; the caller holds the turn.
-    fn run(&self, n_tasks: usize, task: &Task<'_>) {
+    /// The caller's side of a job for `workers` workers; the caller holds the turn.
+    fn run(&self, n_tasks: usize, workers: usize, task: &Task<'_>) {
         // SAFETY: only the lifetime changes. The job is closed and all joined workers are gone before this returns.
         let task_static = unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(task) };
         // SAFETY: the state is closed with nobody joined, so no worker reads the cell.
         unsafe { *self.task.get() = Some(task_static) };
         self.n_tasks.store(n_tasks, Ordering::Relaxed);
         self.next.store(0, Ordering::Relaxed);
+        // A worker that sees this before the job opens cannot join the job before it, which is closed.
+        self.limit.store(workers, Ordering::Relaxed);
         let epoch = (self.state.load(Ordering::Relaxed) / EPOCH).wrapping_add(1) & 0xffff_ffff;
         self.state.store(epoch * EPOCH + OPEN, Ordering::SeqCst);
-        if self.sleepers.load(Ordering::SeqCst) > 0 {
-            self.signal(&self.wake);
-        }
+        self.wake(workers, n_tasks - 1);
         self.within(0, || self.claim(task, 0));
         let mut state = self.state.fetch_and(!OPEN, Ordering::AcqRel) & !OPEN;
         let start = Instant::now();
@@ -370,7 +431,21 @@ impl Shared {
         }
     }
 
-    /// Wakes who sleeps on `condvar`. Taking the lock orders this after the last look of a thread that is about to sleep.
+    /// Wakes up to `n` of the workers below `limit` that sleep. Taking the lock orders this after the last look of a
+    /// thread that is about to sleep; one that takes it later sees what there is to wake up for.
+    fn wake(&self, limit: usize, n: usize) {
+        let asleep = |seat: &&Seat| seat.asleep.load(Ordering::SeqCst);
+        let mut locked = planted();
+        for seat in self.seats[1..limit].iter().filter(asleep).take(n) {
+            if !locked {
+                drop(lock(&self.sleep));
+                locked = true;
+            }
+            seat.wake.notify_one();
+        }
+    }
+
+    /// Wakes who sleeps on `condvar`, in the same way.
     fn signal(&self, condvar: &Condvar) {
         if !planted() {
             drop(lock(&self.sleep));
@@ -391,7 +466,7 @@ impl Shared {
     /// A worker's life.
     fn work(&self, worker: usize) {
         let mut seen = 0;
-        while let Some(epoch) = self.next_job(seen) {
+        while let Some(epoch) = self.next_job(worker, seen) {
             seen = epoch;
             let mut state = self.state.load(Ordering::Acquire);
             let joined = loop {
@@ -421,18 +496,25 @@ impl Shared {
         }
     }
 
-    /// Waits for an epoch other than `seen`; `None` when the pool stops.
-    fn next_job(&self, seen: u64) -> Option<u64> {
-        let current = || self.state.load(Ordering::SeqCst) / EPOCH;
+    /// Waits for an epoch other than `seen` with a job for `worker`; `None` when the pool stops.
+    fn next_job(&self, worker: usize, mut seen: u64) -> Option<u64> {
         let stopped = || self.stop.load(Ordering::SeqCst);
+        let mut next = || {
+            let epoch = self.state.load(Ordering::SeqCst) / EPOCH;
+            if epoch == seen {
+                return None;
+            }
+            seen = epoch;
+            (worker < self.limit.load(Ordering::Relaxed)).then_some(epoch)
+        };
         let start = Instant::now();
         loop {
             for _ in 0..LOOKS {
                 if stopped() {
                     return None;
                 }
-                if current() != seen {
-                    return Some(current());
+                if let Some(epoch) = next() {
+                    return Some(epoch);
                 }
                 spin_loop();
             }
@@ -440,14 +522,20 @@ impl Shared {
                 break;
             }
         }
+        let seat = &self.seats[worker];
         let mut guard = lock(&self.sleep);
-        self.sleepers.fetch_add(1, Ordering::SeqCst);
-        while current() == seen && !stopped() {
-            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
-        }
-        self.sleepers.fetch_sub(1, Ordering::SeqCst);
-        drop(guard);
-        if stopped() { None } else { Some(current()) }
+        seat.asleep.store(true, Ordering::SeqCst);
+        let epoch = loop {
+            if stopped() {
+                break None;
+            }
+            if let Some(epoch) = next() {
+                break Some(epoch);
+            }
+            guard = seat.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        };
+        seat.asleep.store(false, Ordering::SeqCst);
+        epoch
     }
 }
 

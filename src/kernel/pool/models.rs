@@ -11,6 +11,7 @@ use crate::sync::thread;
 fn pool(threads: usize) -> ThreadPool {
     let options = ThreadPoolOptions {
         threads: Some(threads),
+        at_once: Some(threads),
         ..ThreadPoolOptions::default()
     };
     ThreadPool::new(options).unwrap()
@@ -31,6 +32,13 @@ fn run_jobs(pool: &ThreadPool, jobs: usize) {
 
 fn jobs_one_after_another() {
     run_jobs(&pool(3), 2);
+}
+
+fn jobs_for_fewer_workers_between_others() {
+    let pool = pool(3);
+    ThreadPool::with_workers(2, || run_jobs(&pool, 1));
+    run_jobs(&pool, 1);
+    ThreadPool::with_workers(2, || run_jobs(&pool, 1));
 }
 
 fn callers_that_take_turns() {
@@ -55,6 +63,7 @@ fn a_task_that_uses_the_pool() {
 #[test]
 fn every_task_runs_once_and_the_threads_end() {
     holds(jobs_one_after_another);
+    holds(jobs_for_fewer_workers_between_others);
     holds(callers_that_take_turns);
     holds(a_task_that_uses_the_pool);
 }

@@ -2,10 +2,29 @@
 
 #![allow(unsafe_code, reason = "affinity and signal masks through libc")]
 
-/// CPUs this process may use: scheduler affinity, lowered by the cgroup's quota (v1 and v2).
-pub fn available_cpus() -> usize {
-    // The standard library reads both on Linux.
-    std::thread::available_parallelism().map_or(1, |n| n.get())
+/// CPU numbers that the calling thread may run on; as many as the standard library counts where the system does not
+/// tell them.
+pub(crate) fn affinity() -> Vec<usize> {
+    allowed().unwrap_or_else(|| (0..std::thread::available_parallelism().map_or(1, |n| n.get())).collect())
+}
+
+#[cfg(target_os = "linux")]
+fn allowed() -> Option<Vec<usize>> {
+    const BITS: usize = u64::BITS as usize;
+    // The call fails for a set smaller than the kernel's own.
+    [16, 256].into_iter().find_map(|words| {
+        let mut set = vec![0u64; words];
+        // SAFETY: the call writes at most the length given, to a set of whole words as the kernel has them.
+        let refused =
+            unsafe { libc::sched_getaffinity(0, size_of_val(&set[..]), set.as_mut_ptr().cast()) } != 0;
+        let is_set = |cpu: &usize| set[cpu / BITS] >> (cpu % BITS) & 1 == 1;
+        (!refused).then(|| (0..words * BITS).filter(is_set).collect())
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allowed() -> Option<Vec<usize>> {
+    None
 }
 
 /// `prefix-worker`, the prefix cut so that the whole fits the 15 bytes the system keeps, and without NUL.

@@ -72,6 +72,7 @@ pub(crate) fn random_weights(ty: TensorType, n: usize, rng: &mut Rng) -> Vec<u8>
 pub(crate) fn pool(threads: usize) -> ThreadPool {
     ThreadPool::new(ThreadPoolOptions {
         threads: Some(threads),
+        at_once: Some(threads),
         ..Default::default()
     })
     .unwrap()
