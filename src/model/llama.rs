@@ -130,6 +130,8 @@ impl Llama {
             key_dim: c.key_dim,
             value_dim: c.value_dim,
             scale: c.attention_scale,
+            window: None,
+            softcap: None,
         };
         attend(
             &compute,
@@ -139,6 +141,7 @@ impl Llama {
             &shape,
             &ws.q[..n * q_width],
             &mut ws.attended[..n * n_heads * c.value_dim],
+            &mut ws.partial,
         )?;
         let output = &layer.attention_output;
         compute.matmul(

@@ -179,6 +179,8 @@ pub struct Workspace {
     pub(super) k: Vec<f32>,
     pub(super) v: Vec<f32>,
     pub(super) attended: Vec<f32>,
+    /// Chunks of attention that other threads merge.
+    pub(super) partial: Vec<f32>,
     pub(super) gate: Vec<f32>,
     pub(super) up: Vec<f32>,
     pub(super) activations: Activations,
@@ -211,6 +213,7 @@ impl Workspace {
             k: buffer(w.k)?,
             v: buffer(w.v)?,
             attended: buffer(w.attended)?,
+            partial: Vec::new(),
             gate: buffer(w.n_ff)?,
             up: buffer(w.n_ff)?,
             activations: Activations::new(max_rows, widest)?,
