@@ -304,6 +304,8 @@ pub fn widths(c: &Config) -> Widths {
         attended: heads * c.value_dim,
         n_ff: max(&c.n_ff),
         rope_pairs: c.rope.n_dims / 2,
+        n_heads: heads,
+        n_kv_heads: c.n_kv_heads.iter().copied().min().unwrap_or(0),
         n_vocab: c.n_vocab,
         n_experts: c.experts.map_or(0, |e| e.n_experts),
         n_experts_used: c.experts.map_or(0, |e| e.n_used),

@@ -13,17 +13,30 @@ const FEW_QUERIES: usize = 32;
 
 /// `f32` of workspace with which [`super::attend`] can divide the chunks of single rows of up to `positions` positions
 /// wherever there are too few of them for the threads.
-pub fn workspace_floats(s: &AttentionShape, threads: usize, positions: usize) -> usize {
-    let rows = (TASKS_PER_THREAD * threads).div_ceil(s.n_kv_heads.max(1));
-    if threads < 2 {
-        return 0;
+pub fn workspace_floats(
+    n_heads: usize,
+    n_kv_heads: usize,
+    value_dim: usize,
+    threads: usize,
+    positions: usize,
+) -> usize {
+    // The most rows that make fewer tasks than there should be.
+    let rows = (wanted(threads) - 1) / n_kv_heads.max(1);
+    rows.saturating_mul(per_row(n_heads, value_dim, positions.div_ceil(CHUNK)))
+}
+
+/// Tasks there should be.
+fn wanted(threads: usize) -> usize {
+    if threads > 1 {
+        TASKS_PER_THREAD * threads
+    } else {
+        1
     }
-    rows.saturating_mul(per_row(s, positions.div_ceil(CHUNK)))
 }
 
 /// Maximum, sum and weighted values of each head and chunk.
-fn per_row(s: &AttentionShape, chunks: usize) -> usize {
-    s.n_heads.saturating_mul(chunks).saturating_mul(s.value_dim + 2)
+fn per_row(n_heads: usize, value_dim: usize, chunks: usize) -> usize {
+    n_heads.saturating_mul(chunks).saturating_mul(value_dim + 2)
 }
 
 impl AttentionShape {
@@ -62,11 +75,7 @@ impl Plan {
     /// For tasks of at most `queries` queries, and `workspace` values of workspace.
     pub fn new(s: &AttentionShape, runs: &[Run], queries: usize, threads: usize, workspace: usize) -> Self {
         let group = s.n_heads / s.n_kv_heads;
-        let wanted = if threads > 1 {
-            TASKS_PER_THREAD * threads
-        } else {
-            1
-        };
+        let wanted = wanted(threads);
         let heads = group.min(queries);
         let mut plan = Self {
             heads,
@@ -84,7 +93,9 @@ impl Plan {
             plan.rows_of_task /= 2;
         }
         let tasks = plan.tasks(runs);
-        if (1..wanted).contains(&tasks) && per_row(s, plan.chunks).saturating_mul(plan.rows) <= workspace {
+        if (1..wanted).contains(&tasks)
+            && per_row(s.n_heads, s.value_dim, plan.chunks).saturating_mul(plan.rows) <= workspace
+        {
             plan.ranges = wanted.div_ceil(tasks).min(plan.chunks);
         }
         plan

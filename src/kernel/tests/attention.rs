@@ -249,7 +249,7 @@ fn a_row_has_the_same_bits_alone_in_any_chunk_and_with_any_number_of_threads() {
                     assert!(attended(pool, &parts, 0) == whole, "{k:?} {ty:?} {s:?} {parts:?}");
                 }
                 // A single row, whose chunks several threads share.
-                let workspace = workspace_floats(&s, 16, n);
+                let workspace = workspace_floats(h, kv, vd, 16, n);
                 for row in [255, 256, n - 1] {
                     let bits = attended(&pools[3], &[run(row, 1)], workspace);
                     let part = row * h * vd..(row + 1) * h * vd;
