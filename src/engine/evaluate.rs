@@ -43,7 +43,7 @@ pub fn logits(
         });
     };
     let rows = CHUNK.min(ids.len());
-    let mut workspace = Workspace::new(&body.widths(), rows, rows)?;
+    let mut workspace = Workspace::new(&body.widths(), rows, rows, machine.pool.threads(), ids.len())?;
     for (chunk, ids) in ids.chunks(CHUNK).enumerate() {
         let first = chunk * CHUNK;
         let rows: Vec<Row> = ids

@@ -116,7 +116,13 @@ impl Worker {
         let kv = KvCache::new(geometry, options.max_running, asked, budget)?;
         let context = asked.min(kv.pool().capacity().saturating_mul(BLOCK_TOKENS));
         let max_rows = options.prefill_chunk + options.max_running;
-        let workspace = Workspace::new(&body.widths(), max_rows, options.max_running)?;
+        let workspace = Workspace::new(
+            &body.widths(),
+            max_rows,
+            options.max_running,
+            machine.pool.threads(),
+            context,
+        )?;
         let what = "the scheduler";
         Counters::set(
             &counters.kv_bytes_budget,

@@ -5,7 +5,7 @@
     reason = "calls the entry points of a level after checking lengths and features"
 )]
 
-use super::generic::attention::{Scores, Sums};
+use super::generic::attention::{ChunkJob, Scores, Sums};
 use super::generic::matmul::{JobView, PanelsFn};
 use super::{CpuLevel, Precision, RowType};
 use crate::quant::TensorType;
@@ -29,6 +29,14 @@ pub enum Products {
     Bf16,
     /// `f32`.
     F32,
+}
+
+/// Attention by products of pairs of bfloat16.
+#[derive(Clone, Copy)]
+pub(crate) struct Bf16Attention {
+    /// Query, factor, output, from one pair to the next.
+    pub pack_query: unsafe fn(&[f32], f32, *mut u32, usize),
+    pub chunk: unsafe fn(&ChunkJob),
 }
 
 /// The kernels of one CPU level. There is one static table per level; see [`Kernels::for_level`].
@@ -55,6 +63,10 @@ pub struct Kernels {
     pub(crate) store_key: unsafe fn(RowType, &[f32], *mut u8, usize),
     pub(crate) scores: unsafe fn(&Scores),
     pub(crate) weighted_sums: unsafe fn(&Sums),
+    /// Where the level has them, for keys and values that are not of 32 bits.
+    pub(crate) bf16_attention: Option<Bf16Attention>,
+    pub(crate) scale_and_add: unsafe fn(&mut [f32], f32, &[f32], f32),
+    pub(crate) softcap: unsafe fn(&mut [f32], f32),
     pub(crate) quantize_row: QuantizeFn,
     pub(crate) panels: fn(TensorType) -> Option<PanelsFn>,
     pub(crate) exact: PanelsFn,
@@ -122,6 +134,8 @@ macro_rules! define_level {
             fn weighted_sums(job: &Sums) -> () = attention::weighted_sums::<S>;
             fn peak_int8(steps: usize) -> f32 = peak::int8::<S>;
             fn peak_f32(steps: usize) -> f32 = peak::float::<S>;
+            fn scale_and_add(out: &mut [f32], keep: f32, x: &[f32], add: f32) -> () = ops::scale_and_add::<S>;
+            fn softcap(x: &mut [f32], cap: f32) -> () = ops::softcap::<S>;
             fn dot_kahan(a: &[f32], b: &[f32]) -> f32 = reduce::dot_kahan::<S>;
             fn matmul_f32(a: &[f32], b: &[f32], m: usize, k: usize, n: usize, c: &mut [f32]) -> () = dense::matmul::<S, f32>;
             fn matmul_i8(a: &[i8], b: &[i8], m: usize, k: usize, n: usize, c: &mut [i32]) -> () = dense::matmul::<S, i8>;
@@ -182,6 +196,9 @@ macro_rules! define_level {
             store_key,
             scores,
             weighted_sums,
+            bf16_attention: None,
+            scale_and_add,
+            softcap,
             quantize_row,
             panels: by_type,
             exact,
@@ -361,6 +378,19 @@ impl Kernels {
         assert_eq!(gate.len(), up.len());
         // SAFETY: as above.
         unsafe { (self.gelu_mul)(gate, up) }
+    }
+
+    /// out ← out · keep + x · add.
+    pub(crate) fn scale_and_add(&self, out: &mut [f32], keep: f32, x: &[f32], add: f32) {
+        assert_eq!(out.len(), x.len());
+        // SAFETY: lengths are equal; a table exists only where its features do.
+        unsafe { (self.scale_and_add)(out, keep, x, add) }
+    }
+
+    /// x ← cap · tanh(x / cap).
+    pub(crate) fn softcap_in_place(&self, x: &mut [f32], cap: f32) {
+        // SAFETY: a table exists only where its features do.
+        unsafe { (self.softcap)(x, cap) }
     }
 
     /// x ← exp(x − m), and answers the sum. A value of −∞ becomes 0.

@@ -25,7 +25,11 @@ impl KeyValues for LayerCache<'_> {
 }
 
 /// Attends with every row: `q` is `rows × n_heads × key_dim`, `out` is `rows × n_heads × value_dim`. Each row sees the
-/// positions up to its own in its sequence, which must be stored.
+/// positions up to its own in its sequence, which must be stored. `partial` is workspace.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "what computes, what is read, what is written"
+)]
 pub fn attend(
     compute: &Compute,
     cache: &KvCache,
@@ -34,9 +38,10 @@ pub fn attend(
     shape: &AttentionShape,
     q: &[f32],
     out: &mut [f32],
+    partial: &mut [f32],
 ) -> Result<()> {
     let kv = LayerCache { cache, layer };
-    attention::attend(compute.kernels, compute.pool, shape, &kv, runs, q, out)?;
+    attention::attend(compute.kernels, compute.pool, shape, &kv, runs, q, out, partial)?;
     Ok(())
 }
 

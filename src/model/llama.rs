@@ -128,6 +128,8 @@ impl Llama {
             key_dim: c.key_dim,
             value_dim: c.value_dim,
             scale: c.attention_scale,
+            window: None,
+            softcap: None,
         };
         let attended = &mut ws.attended[..n * n_heads * c.value_dim];
         attend(
@@ -138,6 +140,7 @@ impl Llama {
             &shape,
             &ws.q[..n * q_width],
             attended,
+            &mut ws.partial,
         )?;
         let output = &layer.attention_output;
         let width = n_heads * c.value_dim;
@@ -298,6 +301,8 @@ pub fn widths(c: &Config) -> Widths {
         attended: heads * c.value_dim,
         n_ff: max(&c.n_ff),
         rope_pairs: c.rope.n_dims / 2,
+        n_heads: heads,
+        n_kv_heads: c.n_kv_heads.iter().copied().min().unwrap_or(0),
         n_vocab: c.n_vocab,
         n_experts: c.experts.map_or(0, |e| e.n_experts),
         n_experts_used: c.experts.map_or(0, |e| e.n_used),

@@ -237,7 +237,13 @@ impl Model {
             kv_cache = kv_cache.min(engine.kv_budget);
         }
         let rows = engine.prefill_chunk + engine.max_running;
-        let workspace = Workspace::bytes(&llama::widths(&config), rows, engine.max_running);
+        let workspace = Workspace::bytes(
+            &llama::widths(&config),
+            rows,
+            engine.max_running,
+            engine.threads,
+            context,
+        );
         let weights = gguf.data_bytes();
         let total = weights.saturating_add(kv_cache).saturating_add(workspace);
         Ok(MemoryEstimate {

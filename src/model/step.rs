@@ -9,7 +9,7 @@ use super::rope::Rope;
 use super::times::ComponentTimes;
 use super::weights::Weight;
 use crate::error::{Error, Result};
-use crate::kernel::attention::Run;
+use crate::kernel::attention::{Run, workspace_floats};
 use crate::kernel::{
     Activations, Forms, Kernels, MatmulJob, Precision, ThreadPool, for_each_chunk_mut, matmul,
 };
@@ -124,12 +124,24 @@ pub struct Widths {
     pub n_ff: usize,
     /// Rotated pairs of a head.
     pub rope_pairs: usize,
+    /// Most query heads of a layer.
+    pub n_heads: usize,
+    /// Fewest key/value heads of a layer.
+    pub n_kv_heads: usize,
     /// Vocabulary.
     pub n_vocab: usize,
     /// Experts per layer, 0 in a dense model.
     pub n_experts: usize,
     /// Experts that compute a token.
     pub n_experts_used: usize,
+}
+
+impl Widths {
+    /// Values of workspace that attention has use for.
+    fn partial(&self, threads: usize, positions: usize) -> usize {
+        let (heads, value_dim) = (self.n_heads, self.attended / self.n_heads.max(1));
+        workspace_floats(heads, self.n_kv_heads, value_dim, threads, positions)
+    }
 }
 
 /// Buffers of a step, sized once: computing never allocates.
@@ -142,6 +154,8 @@ pub struct Workspace {
     pub(super) k: Vec<f32>,
     pub(super) v: Vec<f32>,
     pub(super) attended: Vec<f32>,
+    /// Chunks of attention that other threads merge.
+    pub(super) partial: Vec<f32>,
     pub(super) gate: Vec<f32>,
     pub(super) up: Vec<f32>,
     pub(super) activations: Activations,
@@ -155,11 +169,18 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Buffers for steps of up to `max_rows` rows, of which up to `max_logit_rows` want logits.
+    /// Buffers for steps of up to `max_rows` rows, of which up to `max_logit_rows` want logits, of sequences of up to
+    /// `positions` positions, on a number of threads.
     ///
     /// # Errors
     /// When memory is short.
-    pub fn new(w: &Widths, max_rows: usize, max_logit_rows: usize) -> Result<Self> {
+    pub fn new(
+        w: &Widths,
+        max_rows: usize,
+        max_logit_rows: usize,
+        threads: usize,
+        positions: usize,
+    ) -> Result<Self> {
         let max_logit_rows = max_logit_rows.min(max_rows);
         let buffer =
             |width: usize| memory::filled(0.0f32, max_rows.saturating_mul(width), "the buffers of a step");
@@ -172,6 +193,7 @@ impl Workspace {
             k: buffer(w.k)?,
             v: buffer(w.v)?,
             attended: buffer(w.attended)?,
+            partial: memory::filled(0.0, w.partial(threads, positions), "the workspace of attention")?,
             gate: buffer(w.n_ff)?,
             up: buffer(w.n_ff)?,
             activations: Activations::new(max_rows, widest)?,
@@ -190,12 +212,18 @@ impl Workspace {
     }
 
     /// Bytes [`Workspace::new`] takes, about.
-    pub fn bytes(w: &Widths, max_rows: usize, max_logit_rows: usize) -> u64 {
+    pub fn bytes(
+        w: &Widths,
+        max_rows: usize,
+        max_logit_rows: usize,
+        threads: usize,
+        positions: usize,
+    ) -> u64 {
         let per_row = 2 * w.n_embd + w.q + w.k + w.v + w.attended + 2 * w.n_ff + 2 * w.rope_pairs;
         let quantized = w.n_embd.max(w.attended) + w.n_ff;
         let experts = w.n_experts + w.n_experts_used * w.n_embd;
         let floats = max_rows * (per_row + experts) + max_logit_rows.min(max_rows) * w.n_vocab;
-        4 * floats as u64 + (max_rows * quantized * 5 / 4) as u64
+        4 * (floats + w.partial(threads, positions)) as u64 + (max_rows * quantized * 5 / 4) as u64
     }
 
     /// Rows a step may have.

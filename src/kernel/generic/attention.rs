@@ -15,6 +15,51 @@ use crate::kernel::simd::{Simd, load_part, store_part};
 /// Positions in a block of keys and values.
 pub const BLOCK: usize = 32;
 
+/// Positions in a chunk.
+pub const CHUNK: usize = 256;
+/// From the scores of one query to those of the next in a [`ChunkJob`]: not a power of two, so that the scores of several
+/// queries lie in different sets of a cache.
+pub(crate) const SCORES: usize = CHUNK + 16;
+
+/// Neighbouring queries of a sequence and a chunk of keys and values, of which each query sees some.
+pub(crate) struct ChunkJob {
+    pub ty: RowType,
+    pub key_dim: usize,
+    pub value_dim: usize,
+    /// Bound of the scores, or 0.
+    pub softcap: f32,
+    /// Positions a row sees.
+    pub window: usize,
+    /// Position of the first row, counted from the begin of the chunk.
+    pub position: usize,
+    /// Queries of a row.
+    pub heads: usize,
+    pub queries: usize,
+    /// The blocks of the chunk, as far as a row sees them.
+    pub keys: [*const u8; CHUNK / BLOCK],
+    pub values: [*const u8; CHUNK / BLOCK],
+    /// Pairs of elements, `q_stride` apart.
+    pub q: *const u32,
+    pub q_stride: usize,
+    /// Room for [`SCORES`] per query.
+    pub scores: *mut f32,
+    /// Weighted values, whole vectors per query.
+    pub sums: *mut f32,
+    /// Room for a block of pairs.
+    pub packed: *mut u32,
+    /// Largest score and sum of exponentials of each query.
+    pub stats: *mut (f32, f32),
+}
+
+impl ChunkJob {
+    /// The positions of the chunk that a row sees.
+    #[inline(always)]
+    pub fn seen(&self, row: usize) -> (usize, usize) {
+        let end = self.position + row + 1;
+        (end.saturating_sub(self.window), end.min(CHUNK))
+    }
+}
+
 /// Queries times a block of keys: `out[c · out_stride + t]` ← Σ q\[d · q_stride + c\] · key\[t\]\[d\].
 #[derive(Clone, Copy)]
 pub(crate) struct Scores {

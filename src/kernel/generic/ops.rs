@@ -105,6 +105,38 @@ pub(crate) unsafe fn max<S: Simd>(x: &[f32]) -> f32 {
     }
 }
 
+/// out ← out · keep + x · add.
+#[inline(always)]
+pub(crate) unsafe fn scale_and_add<S: Simd>(out: &mut [f32], keep: f32, x: &[f32], add: f32) {
+    // SAFETY: register arithmetic; lengths are equal.
+    let (keep, add) = unsafe { (S::splat(keep), S::splat(add)) };
+    map_in_place!(S, out, x, |o, x| S::fma(x, add, S::mul(o, keep)));
+}
+
+/// x ← cap · tanh(x / cap).
+#[inline(always)]
+pub(crate) unsafe fn softcap<S: Simd>(x: &mut [f32], cap: f32) {
+    let (n, p) = (x.len(), x.as_mut_ptr());
+    // SAFETY: all loads and stores are below n; the features are the caller's promise.
+    unsafe {
+        let (factor, minus) = (S::splat(2.0 / cap), S::splat(-2.0 * cap));
+        let (cap, one) = (S::splat(cap), S::splat(1.0));
+        // tanh y = 1 - 2 / (exp 2y + 1)
+        let capped = |x: S::F| {
+            let e = exp::<S>(S::mul(x, factor));
+            S::add(cap, S::div(minus, S::add(e, one)))
+        };
+        let mut i = 0;
+        while i + S::LANES <= n {
+            S::store(p.add(i), capped(S::load(p.add(i))));
+            i += S::LANES;
+        }
+        if i < n {
+            store_part::<S>(p.add(i), capped(load_part::<S>(p.add(i), n - i)), n - i);
+        }
+    }
+}
+
 /// x ← x + y.
 #[inline(always)]
 pub(crate) unsafe fn add<S: Simd>(x: &mut [f32], y: &[f32]) {

@@ -9,7 +9,7 @@ use crate::kernel::simd::Simd;
 use crate::quant::float::f32_to_bf16;
 
 /// Eight-bit values behind their row's scale.
-pub(super) struct I8;
+pub(crate) struct I8;
 impl Floats for I8 {
     const BYTES: usize = 1;
     #[inline(always)]
@@ -20,7 +20,7 @@ impl Floats for I8 {
 }
 
 /// Bytes before the values of a row: the scale of [`RowType::Q8`].
-pub(super) const Q8_SCALE: usize = 4;
+pub(crate) const Q8_SCALE: usize = 4;
 
 /// Writes `x` as one row.
 #[inline(always)]
@@ -68,7 +68,7 @@ pub(crate) unsafe fn store<S: Simd>(ty: RowType, x: &[f32], out: &mut [u8]) {
 
 /// Loads `n < LANES` values of a stored type, the other lanes zero.
 #[inline(always)]
-pub(super) unsafe fn load_part_of<S: Simd, W: Floats>(p: *const u8, n: usize) -> S::F {
+pub(crate) unsafe fn load_part_of<S: Simd, W: Floats>(p: *const u8, n: usize) -> S::F {
     let mut rest = [0u8; 64];
     // SAFETY: the caller gives n < LANES values, at most 64 bytes.
     unsafe {

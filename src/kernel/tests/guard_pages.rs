@@ -198,6 +198,8 @@ fn attention_stays_inside_its_slices() {
                         key_dim: dim,
                         value_dim: dim,
                         scale: 1.0,
+                        window: None,
+                        softcap: None,
                     };
                     let run = attention::Run {
                         sequence: 0,
@@ -205,7 +207,17 @@ fn attention_stays_inside_its_slices() {
                         rows: 2,
                         position: 30,
                     };
-                    attention::attend(k, &pool, &shape, &Block(ty, keys, values), &[run], q, out).unwrap();
+                    attention::attend(
+                        k,
+                        &pool,
+                        &shape,
+                        &Block(ty, keys, values),
+                        &[run],
+                        q,
+                        out,
+                        &mut [],
+                    )
+                    .unwrap();
                     assert!(out.iter().all(|v| v.is_finite()));
                 }
             }

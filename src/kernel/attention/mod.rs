@@ -1,0 +1,277 @@
+//! Attention of many queries over blocks of keys and values, in the one canonical order.
+//!
+//! Positions are taken in chunks of [`CHUNK`] at absolute positions, each chunk in blocks of [`BLOCK`]; a chunk yields its
+//! largest score, the sum of its exponentials and its weighted values, and chunks are merged in ascending order. The
+//! result of a query depends on nothing but the query, the keys and values it sees, and its position: it is the same
+//! alone, among others, in a prefill or in a decode step, with any number of threads.
+//!
+//! A task takes a few neighbouring rows of a sequence and the query heads of one key/value head together, so that each
+//! block of keys and values is read once for all of them; where there are few rows for the threads, it takes some of the
+//! chunks only.
+
+#![allow(
+    unsafe_code,
+    reason = "tasks write disjoint parts of the output through raw pointers"
+)]
+
+mod plan;
+mod tile;
+
+pub use super::generic::attention::{BLOCK, CHUNK};
+use super::generic::attention::{Scores, Sums};
+use super::{KernelError, Kernels, RowType, ThreadPool};
+pub use plan::workspace_floats;
+use plan::{Plan, nth_row};
+use tile::{Stats, bf16_products, merge, most_queries};
+
+/// Most elements of a key or value.
+pub const MAX_DIM: usize = 1024;
+
+/// Shape of an attention layer.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key/value heads; each serves `n_heads / n_kv_heads` neighbouring query heads.
+    pub n_kv_heads: usize,
+    /// Elements of a query and key.
+    pub key_dim: usize,
+    /// Elements of a value.
+    pub value_dim: usize,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// Positions a row sees, its own among them; `None` for all before it.
+    pub window: Option<usize>,
+    /// Scores become cap · tanh(score / cap).
+    pub softcap: Option<f32>,
+}
+
+/// Neighbouring rows of one sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// What [`KeyValues`] knows the sequence by.
+    pub sequence: u32,
+    /// The first row, and how many; their positions ascend without gaps.
+    pub first: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// Position of the first row; it sees the positions up to and with its own.
+    pub position: usize,
+}
+
+/// Where keys and values lie: blocks of [`BLOCK`] positions per key/value head, all of one type.
+pub trait KeyValues: Sync {
+    /// How they are stored.
+    fn row_type(&self) -> RowType;
+    /// The columns of keys of block `index` of a sequence, as [`Kernels::store_key`] writes them.
+    fn keys(&self, sequence: u32, head: usize, index: usize) -> &[u8];
+    /// The rows of values, as [`Kernels::store_row`] writes them.
+    fn values(&self, sequence: u32, head: usize, index: usize) -> &[u8];
+}
+
+/// Attends with every row of `runs`: `q` is rows × n_heads × key_dim, `out` rows × n_heads × value_dim. Allocates nothing.
+///
+/// Where there are few rows for the threads, a row's chunks are divided among several of them; what each saw is kept in
+/// `workspace`, of which [`workspace_floats`] says how much is of use. Results do not depend on it.
+///
+/// # Errors
+/// Shapes or lengths do not fit, or a run has rows that are not there.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "what computes, what is read, what is written"
+)]
+pub fn attend(
+    k: &'static Kernels,
+    pool: &ThreadPool,
+    shape: &AttentionShape,
+    kv: &impl KeyValues,
+    runs: &[Run],
+    q: &[f32],
+    out: &mut [f32],
+    workspace: &mut [f32],
+) -> Result<(), KernelError> {
+    check(shape, runs, q, out)?;
+    let s = shape;
+    let bf16 = bf16_products(k, kv.row_type()).is_some();
+    let plan = Plan::new(
+        s,
+        runs,
+        most_queries(s, bf16, super::pool::SCRATCH),
+        pool.threads(),
+        workspace.len(),
+    );
+    let (out, partial) = (Output(out.as_mut_ptr()), Output(workspace.as_mut_ptr()));
+    pool.run(plan.tasks(runs), &|task, worker| {
+        let Some((run, rows_before, tile)) = plan.tile(k, s, runs, task) else {
+            return;
+        };
+        // SAFETY: the worker's scratch memory is its own while the task runs.
+        let scratch = unsafe { pool.scratch(worker) };
+        if plan.ranges > 1 {
+            tile.attend(kv, q, scratch, |row, head, chunk, stats, sums| {
+                let row = rows_before + tile.row - run.first + row;
+                // SAFETY: the place of this row, head and chunk, which one task has.
+                let place = unsafe { partial.part(plan.partial(s, row, head, chunk), s.value_dim + 2) };
+                (place[0], place[1]) = stats;
+                place[2..].copy_from_slice(sums);
+            });
+            return;
+        }
+        // SAFETY: rows and heads of the tasks are disjoint parts of the output, which this function holds exclusively.
+        let part = |row: usize, head: usize| unsafe {
+            out.part(((tile.row + row) * s.n_heads + head) * s.value_dim, s.value_dim)
+        };
+        let mut states = [NOTHING; tile::QUERIES_BF16];
+        for c in 0..tile.rows * tile.heads {
+            part(c / tile.heads, tile.head + c % tile.heads).fill(0.0);
+        }
+        tile.attend(kv, q, scratch, |row, head, _, stats, sums| {
+            let state = &mut states[row * tile.heads + head - tile.head];
+            merge(k, state, stats, sums, part(row, head));
+        });
+        for (c, (_, sum)) in states[..tile.rows * tile.heads].iter().enumerate() {
+            k.scale_in_place(part(c / tile.heads, tile.head + c % tile.heads), 1.0 / sum);
+        }
+    });
+    if plan.ranges > 1 {
+        pool.run(plan.rows * s.n_kv_heads, &|task, _| {
+            let (row, group) = (task / s.n_kv_heads, s.n_heads / s.n_kv_heads);
+            let Some((run, in_run)) = nth_row(runs, row) else {
+                return;
+            };
+            for head in (task % s.n_kv_heads) * group..(task % s.n_kv_heads + 1) * group {
+                let at = ((run.first + in_run) * s.n_heads + head) * s.value_dim;
+                // SAFETY: rows and heads of the tasks are disjoint.
+                let out = unsafe { out.part(at, s.value_dim) };
+                out.fill(0.0);
+                let mut state = NOTHING;
+                for chunk in s.chunks(run.position + in_run, 1) {
+                    // SAFETY: the place is this task's, and was written by a task before.
+                    let place = unsafe { partial.part(plan.partial(s, row, head, chunk), s.value_dim + 2) };
+                    merge(k, &mut state, (place[0], place[1]), &place[2..], out);
+                }
+                k.scale_in_place(out, 1.0 / state.1);
+            }
+        });
+    }
+    Ok(())
+}
+
+/// What a query has seen before its first chunk.
+const NOTHING: Stats = (f32::NEG_INFINITY, 0.0);
+
+/// Memory or output, written by all tasks in disjoint parts.
+struct Output(*mut f32);
+// SAFETY: see above.
+unsafe impl Sync for Output {}
+
+impl Output {
+    /// `n` values from `at` on.
+    ///
+    /// # Safety
+    /// They exist; one use at a time, and no other task has them.
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "each task has its own part, as the safety rule says"
+    )]
+    unsafe fn part(&self, at: usize, n: usize) -> &mut [f32] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(at), n) }
+    }
+}
+
+fn check(s: &AttentionShape, runs: &[Run], q: &[f32], out: &[f32]) -> Result<(), KernelError> {
+    let bad = |expected: String, found: String| KernelError::Shape {
+        action: "attend",
+        expected,
+        found,
+    };
+    if s.n_kv_heads == 0
+        || !s.n_heads.is_multiple_of(s.n_kv_heads)
+        || s.n_heads == 0
+        || !(1..=MAX_DIM).contains(&s.key_dim)
+        || !(1..=MAX_DIM).contains(&s.value_dim)
+    {
+        let expected = format!("whole groups of heads of 1 to {MAX_DIM} elements");
+        return Err(bad(expected, format!("{s:?}")));
+    }
+    if s.window == Some(0) || s.softcap.is_some_and(|c| !(c > 0.0 && c.is_finite())) {
+        return Err(bad("a window and a cap above 0".into(), format!("{s:?}")));
+    }
+    let rows = (q.len() / (s.n_heads * s.key_dim)).min(out.len() / (s.n_heads * s.value_dim));
+    match runs
+        .iter()
+        .find(|r| r.first.checked_add(r.rows).is_none_or(|end| end > rows))
+    {
+        Some(run) => Err(bad(format!("runs within {rows} rows"), format!("{run:?}"))),
+        None => Ok(()),
+    }
+}
+
+impl Kernels {
+    /// Writes a key as position `slot` of a block of columns of `ty.row_bytes(x.len()) · BLOCK` bytes.
+    pub fn store_key(&self, ty: RowType, x: &[f32], keys: &mut [u8], slot: usize) {
+        assert_eq!(Some(keys.len() / BLOCK), ty.row_bytes(x.len()));
+        assert!(slot < BLOCK && keys.len().is_multiple_of(BLOCK));
+        // SAFETY: lengths as asserted; a table exists only where its features do.
+        unsafe { (self.store_key)(ty, x, keys.as_mut_ptr(), slot) }
+    }
+
+    /// Scores of `q` = (elements, stride from one element to the next, number of queries) with a block of keys.
+    fn scores(
+        &self,
+        ty: RowType,
+        keys: &[u8],
+        (q, q_stride, queries): (&[f32], usize, usize),
+        out: &mut [f32],
+        out_stride: usize,
+    ) {
+        let dim = match ty {
+            RowType::Q8 => keys.len() / BLOCK - 4,
+            RowType::F32 => keys.len() / BLOCK / 4,
+            RowType::F16 | RowType::BF16 => keys.len() / BLOCK / 2,
+        };
+        assert!(queries > 0 && dim > 0 && q.len() >= (dim - 1) * q_stride + queries);
+        assert!(out_stride >= BLOCK && out.len() >= (queries - 1) * out_stride + BLOCK);
+        let job = Scores {
+            ty,
+            keys: keys.as_ptr(),
+            dim,
+            q: q.as_ptr(),
+            q_stride,
+            queries,
+            out: out.as_mut_ptr(),
+            out_stride,
+        };
+        // SAFETY: lengths as asserted; a table exists only where its features do.
+        unsafe { (self.scores)(&job) }
+    }
+
+    /// Adds `n` rows of a block of values from a first one on, weighted by (weights, stride from one query to the next, number of
+    /// queries).
+    pub(crate) fn weighted_sums(
+        &self,
+        ty: RowType,
+        values: &[u8],
+        (from, n): (usize, usize),
+        (weights, stride, queries): (&[f32], usize, usize),
+        out: &mut [f32],
+        dim: usize,
+    ) {
+        assert!(Some(values.len() / BLOCK) == ty.row_bytes(dim) && n > 0 && from + n <= BLOCK);
+        let values = &values[from * (values.len() / BLOCK)..];
+        assert!(weights.len() >= (queries - 1) * stride + n && out.len() >= queries * dim);
+        let job = Sums {
+            ty,
+            values: values.as_ptr(),
+            dim,
+            n,
+            weights: weights.as_ptr(),
+            weight_stride: stride,
+            queries,
+            out: out.as_mut_ptr(),
+        };
+        // SAFETY: lengths as asserted; a table exists only where its features do.
+        unsafe { (self.weighted_sums)(&job) }
+    }
+}

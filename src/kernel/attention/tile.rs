@@ -1,0 +1,269 @@
+//! One task of attention: a few neighbouring rows of a sequence, some query heads of one key/value head, and a range of
+//! chunks.
+
+use std::ops::Range;
+
+use super::{AttentionShape, BLOCK, CHUNK, KeyValues};
+use crate::kernel::generic::attention::{ChunkJob, SCORES};
+use crate::kernel::table::Bf16Attention;
+use crate::kernel::{Kernels, RowType};
+
+/// Most queries of a task with products of `f32`, and with products of bfloat16, where keys and values are converted once
+/// for all of them.
+pub(super) const QUERIES: usize = 64;
+pub(super) const QUERIES_BF16: usize = 128;
+
+/// Lanes of the widest vectors.
+const LANES: usize = 16;
+
+/// The products of a level with keys and values of a type.
+pub(super) fn bf16_products(k: &'static Kernels, ty: RowType) -> Option<&'static Bf16Attention> {
+    k.bf16_attention.as_ref().filter(|_| ty != RowType::F32)
+}
+
+/// Most queries of a task, so that what it needs fits the scratch memory of a worker.
+pub(super) fn most_queries(s: &AttentionShape, bf16: bool, scratch: usize) -> usize {
+    if !bf16 {
+        return QUERIES;
+    }
+    let floats = scratch / 4 - packed(s);
+    (floats / (SCORES + s.value_dim.next_multiple_of(LANES) + s.key_dim.div_ceil(2))).min(QUERIES_BF16)
+}
+
+/// Pairs of a packed block.
+fn packed(s: &AttentionShape) -> usize {
+    BLOCK * s.key_dim.div_ceil(2).max(s.value_dim.next_multiple_of(LANES) / 2)
+}
+
+/// Rows, heads and chunks of one task.
+pub(super) struct Tile<'a> {
+    pub k: &'static Kernels,
+    pub shape: &'a AttentionShape,
+    pub sequence: u32,
+    pub kv_head: usize,
+    pub row: usize,
+    pub rows: usize,
+    /// Position of the first row.
+    pub position: usize,
+    pub head: usize,
+    pub heads: usize,
+    pub chunks: Range<usize>,
+}
+
+/// What a query has seen: the largest score and the sum of exponentials.
+pub(super) type Stats = (f32, f32);
+
+impl Tile<'_> {
+    /// Attends to the chunks one after the other; `sink` is given the row and head of a query, the chunk, and what the query saw
+    /// there.
+    pub(super) fn attend(
+        &self,
+        kv: &impl KeyValues,
+        q: &[f32],
+        scratch: &mut [u8],
+        mut sink: impl FnMut(usize, usize, usize, Stats, &[f32]),
+    ) {
+        let s = self.shape;
+        let queries = self.rows * self.heads;
+        let bf16 = bf16_products(self.k, kv.row_type());
+        // The pool's scratch memory begins at a cache line and is large enough for the largest shape.
+        let scratch: &mut [f32] = bytemuck::cast_slice_mut(scratch);
+        let width = if bf16.is_some() {
+            s.value_dim.next_multiple_of(LANES)
+        } else {
+            s.value_dim
+        };
+        let score_width = if bf16.is_some() { SCORES } else { CHUNK };
+        let (scores, scratch) = scratch.split_at_mut(queries * score_width);
+        let (sums, scratch) = scratch.split_at_mut(queries * width);
+        let mut stats = [(0.0f32, 0.0f32); QUERIES_BF16];
+        // Query c is head c % heads of row c / heads; its elements, or pairs of them, lie `queries` apart.
+        let query = |c: usize| {
+            let at = (self.row + c / self.heads) * s.n_heads + self.head + c % self.heads;
+            &q[at * s.key_dim..(at + 1) * s.key_dim]
+        };
+        let (columns, packed_block) = match bf16 {
+            Some(f) => {
+                let (columns, rest) = scratch.split_at_mut(queries * s.key_dim.div_ceil(2));
+                for c in 0..queries {
+                    let out: *mut u32 = columns[c..].as_mut_ptr().cast();
+                    // SAFETY: pairs of a query lie `queries` apart, beginning at its own.
+                    unsafe { (f.pack_query)(query(c), s.scale, out, queries) };
+                }
+                (columns, &mut rest[..packed(s)])
+            }
+            None => {
+                let (columns, rest) = scratch.split_at_mut(queries * s.key_dim);
+                for c in 0..queries {
+                    for (d, x) in query(c).iter().enumerate() {
+                        columns[d * queries + c] = x * s.scale;
+                    }
+                }
+                (columns, &mut rest[..0])
+            }
+        };
+        for chunk in self.chunks.clone() {
+            let start = chunk * CHUNK;
+            let rows = self.rows_of(start);
+            if rows.is_empty() {
+                continue;
+            }
+            let (first, end) = (rows.start * self.heads, rows.end * self.heads);
+            let mut job = ChunkJob {
+                ty: kv.row_type(),
+                key_dim: s.key_dim,
+                value_dim: s.value_dim,
+                softcap: s.softcap.unwrap_or(0.0),
+                window: s.window.unwrap_or(usize::MAX),
+                position: self.position + rows.start - start,
+                heads: self.heads,
+                queries: end - first,
+                keys: [std::ptr::null(); CHUNK / BLOCK],
+                values: [std::ptr::null(); CHUNK / BLOCK],
+                q: columns[first..].as_ptr().cast(),
+                q_stride: queries,
+                scores: scores.as_mut_ptr(),
+                sums: sums.as_mut_ptr(),
+                packed: packed_block.as_mut_ptr().cast(),
+                stats: stats.as_mut_ptr(),
+            };
+            match bf16 {
+                Some(f) => {
+                    let last = job.seen(rows.len() - 1).1;
+                    for b in job.seen(0).0 / BLOCK..last.div_ceil(BLOCK) {
+                        let index = start / BLOCK + b;
+                        let keys = kv.keys(self.sequence, self.kv_head, index);
+                        let values = kv.values(self.sequence, self.kv_head, index);
+                        assert_eq!(Some(keys.len() / BLOCK), job.ty.row_bytes(s.key_dim));
+                        assert_eq!(Some(values.len() / BLOCK), job.ty.row_bytes(s.value_dim));
+                        (job.keys[b], job.values[b]) = (keys.as_ptr(), values.as_ptr());
+                    }
+                    // SAFETY: blocks have the lengths asserted, buffers were cut for the queries of the tile, which those
+                    // of the job are a part of; a table exists only where its features do.
+                    unsafe { (f.chunk)(&job) };
+                }
+                None => self.chunk_f32(
+                    kv,
+                    &job,
+                    start,
+                    (&columns[first..], queries),
+                    scores,
+                    sums,
+                    &mut stats,
+                ),
+            }
+            for c in 0..end - first {
+                let (row, head) = (rows.start + c / self.heads, self.head + c % self.heads);
+                sink(
+                    row,
+                    head,
+                    chunk,
+                    stats[c],
+                    &sums[c * width..c * width + s.value_dim],
+                );
+            }
+        }
+    }
+
+    /// Rows of the tile that see some of the chunk that begins at `start`.
+    fn rows_of(&self, start: usize) -> Range<usize> {
+        let first = start.saturating_sub(self.position).min(self.rows);
+        // The first position a row sees lies before the end of the chunk.
+        let end = match self.shape.window {
+            Some(window) => (start + CHUNK)
+                .saturating_add(window - 1)
+                .saturating_sub(self.position),
+            None => self.rows,
+        };
+        first..end.clamp(first, self.rows)
+    }
+
+    /// A chunk by products of `f32`.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "parts of the scratch memory of one task"
+    )]
+    fn chunk_f32(
+        &self,
+        kv: &impl KeyValues,
+        job: &ChunkJob,
+        start: usize,
+        (columns, stride): (&[f32], usize),
+        scores: &mut [f32],
+        sums: &mut [f32],
+        stats: &mut [Stats],
+    ) {
+        let (k, dim) = (self.k, job.value_dim);
+        let rows = job.queries / job.heads;
+        let blocks = job.seen(0).0 / BLOCK..job.seen(rows - 1).1.div_ceil(BLOCK);
+        for b in blocks.clone() {
+            let keys = kv.keys(self.sequence, self.kv_head, start / BLOCK + b);
+            k.scores(
+                job.ty,
+                keys,
+                (columns, stride, job.queries),
+                &mut scores[b * BLOCK..],
+                CHUNK,
+            );
+        }
+        for c in 0..job.queries {
+            let (from, to) = job.seen(c / job.heads);
+            let scores = &mut scores[c * CHUNK + from..c * CHUNK + to];
+            if job.softcap > 0.0 {
+                k.softcap_in_place(scores, job.softcap);
+            }
+            let max = k.max(scores);
+            stats[c] = (max, k.exp_minus_in_place(scores, max));
+        }
+        sums[..job.queries * dim].fill(0.0);
+        for b in blocks {
+            let values = kv.values(self.sequence, self.kv_head, start / BLOCK + b);
+            let part = |row: usize| {
+                let (from, to) = job.seen(row);
+                (
+                    from.max(b * BLOCK) - b * BLOCK,
+                    to.min((b + 1) * BLOCK).saturating_sub(b * BLOCK),
+                )
+            };
+            let mut row = 0;
+            while row < rows {
+                // Rows that see the whole block are taken together, the others one by one.
+                let (from, to) = part(row);
+                let mut next = row + 1;
+                while (from, to) == (0, BLOCK) && next < rows && part(next) == (0, BLOCK) {
+                    next += 1;
+                }
+                if from < to {
+                    let c = row * job.heads;
+                    k.weighted_sums(
+                        job.ty,
+                        values,
+                        (from, to - from),
+                        (
+                            &scores[c * CHUNK + b * BLOCK + from..],
+                            CHUNK,
+                            (next - row) * job.heads,
+                        ),
+                        &mut sums[c * dim..],
+                        dim,
+                    );
+                }
+                row = next;
+            }
+        }
+    }
+}
+
+/// Merges a chunk into what was seen before it; nothing seen is (−∞, 0) and zeros.
+pub(super) fn merge(k: &Kernels, state: &mut Stats, chunk: Stats, sums: &[f32], out: &mut [f32]) {
+    let (max, sum) = *state;
+    let new_max = max.max(chunk.0);
+    let (keep, add) = (factor(max, new_max), factor(chunk.0, new_max));
+    k.scale_and_add(out, keep, sums, add);
+    *state = (new_max, sum * keep + chunk.1 * add);
+}
+
+/// exp(from − to), where nothing seen yet counts as 0 and an unchanged maximum as exactly 1.
+fn factor(from: f32, to: f32) -> f32 {
+    if from == to { 1.0 } else { (from - to).exp() }
+}
