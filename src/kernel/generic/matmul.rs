@@ -245,10 +245,6 @@ unsafe fn tiles<S: Simd, F: Format, const R: usize, const C: usize>(
             // SAFETY: the panel exists.
             w[i] = unsafe { job.panel(at / per_panel) };
         }
-        if keep {
-            // SAFETY: there is room for the scales of all sets.
-            unsafe { keep_scales::<S, F, R>(job.n_in, w, lanes, scales) };
-        }
         let mut column = 0;
         while column < columns.count {
             // SAFETY: panels of activations follow each other; the panels of weights exist.
@@ -258,9 +254,12 @@ unsafe fn tiles<S: Simd, F: Format, const R: usize, const C: usize>(
                 let n_blocks = job.n_in / (32 * F::SUBS);
                 let (mut p, mut x, mut kept) = (w, x, scales);
                 for _ in 0..n_blocks {
+                    // Expanded while the first columns stream the weights through, and kept for the others if they fit.
                     if !keep {
-                        keep_block::<S, F, R>(p, lanes, scales);
                         kept = scales;
+                    }
+                    if !keep || column == 0 {
+                        keep_block::<S, F, R>(p, lanes, kept);
                     }
                     if F::COARSE {
                         long_block::<S, F, R, C>(&mut y, p, lanes, kept, x);
@@ -299,26 +298,6 @@ const fn vectors_per_sub<F: Format>() -> usize {
 /// Floats that the scales and minima of 32 values of all rows of a tile take.
 const fn kept_per_set<S: Simd, F: Format, const R: usize>() -> usize {
     R * vectors_per_sub::<F>() * S::LANES
-}
-
-/// Expands the scales of all blocks of some rows.
-#[inline(always)]
-unsafe fn keep_scales<S: Simd, F: Format, const R: usize>(
-    n_in: usize,
-    mut w: [*const u8; R],
-    lanes: [usize; R],
-    mut out: *mut f32,
-) {
-    for _ in 0..n_in / (32 * F::SUBS) {
-        // SAFETY: the weights have that many blocks, and `out` has room for their scales.
-        unsafe {
-            keep_block::<S, F, R>(w, lanes, out);
-            out = out.add(F::SUBS * kept_per_set::<S, F, R>());
-            for i in 0..R {
-                w[i] = w[i].add(block_bytes::<F>());
-            }
-        }
-    }
 }
 
 /// Expands the scales of a block: for each set of 32 values, for each vector of rows, its scales and its minima.
