@@ -22,6 +22,10 @@ pub const CHUNK: usize = 256;
 pub(crate) const SCORES: usize = CHUNK + 16;
 
 /// Neighbouring queries of a sequence and a chunk of keys and values, of which each query sees some.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "only levels of x86-64 multiply pairs of bfloat16")
+)]
 pub(crate) struct ChunkJob {
     pub ty: RowType,
     pub key_dim: usize,

@@ -86,6 +86,11 @@ unsafe fn chunk_of<W: Floats, const HEAD: usize>(job: &ChunkJob) {
         let mut value_scales = [1.0f32; CHUNK];
         for b in blocks.clone() {
             let keys = job.keys[b];
+            // What is read next comes while this block is multiplied.
+            if b + 1 < blocks.end {
+                prefetch(job.keys[b + 1], job.key_dim * W::BYTES * BLOCK);
+            }
+            prefetch(job.values[b], (HEAD + job.value_dim * W::BYTES) * BLOCK);
             let scales = if HEAD == 0 { std::ptr::null() } else { keys.cast() };
             pack_keys::<W>(keys.add(HEAD * BLOCK), job.key_dim, job.packed);
             all_scores(job, scales, b * BLOCK);
@@ -102,7 +107,12 @@ unsafe fn chunk_of<W: Floats, const HEAD: usize>(job: &ChunkJob) {
             } else {
                 value_scales.as_ptr()
             };
-            *job.stats.add(c) = weights(job, c, scales);
+            let (from, to) = job.seen(c / job.heads);
+            *job.stats.add(c) = if from % BLOCK == 0 && to % BLOCK == 0 {
+                weights::<true>(job, c, (from, to), scales)
+            } else {
+                weights::<false>(job, c, (from, to), scales)
+            };
         }
         std::ptr::write_bytes(job.sums, 0, job.queries * width);
         for b in blocks {
@@ -133,6 +143,15 @@ unsafe fn chunk_of<W: Floats, const HEAD: usize>(job: &ChunkJob) {
                 all_sums(job, row * job.heads, (row + 1) * job.heads, block.start, width);
             }
         }
+    }
+}
+
+/// Asks for the lines of a block.
+#[inline(always)]
+unsafe fn prefetch(block: *const u8, bytes: usize) {
+    for at in (0..bytes).step_by(64) {
+        // SAFETY: a hint that never faults.
+        unsafe { Avx512::prefetch(block.wrapping_add(at)) };
     }
 }
 
@@ -245,11 +264,17 @@ unsafe fn some_scores<const C: usize>(job: &ChunkJob, scales: *const f32, at: us
 /// Turns the scores of query `c` into weights, in place: exp(score − largest) times the scale of the position's values,
 /// in bfloat16, zero for positions of its blocks that it does not see. Answers the largest score and the sum of the
 /// exponentials.
+///
+/// `WHOLE`: it sees whole blocks.
 #[inline(always)]
-unsafe fn weights(job: &ChunkJob, c: usize, scales: *const f32) -> (f32, f32) {
+unsafe fn weights<const WHOLE: bool>(
+    job: &ChunkJob,
+    c: usize,
+    (from, to): (usize, usize),
+    scales: *const f32,
+) -> (f32, f32) {
     // SAFETY: the query has scores of whole blocks.
     unsafe {
-        let (from, to) = job.seen(c / job.heads);
         let scores = job.scores.add(c * SCORES);
         if job.softcap > 0.0 {
             let seen = std::slice::from_raw_parts_mut(scores.add(from), to - from);
@@ -258,6 +283,9 @@ unsafe fn weights(job: &ChunkJob, c: usize, scales: *const f32) -> (f32, f32) {
         let blocks = from / BLOCK..to.div_ceil(BLOCK);
         // Lanes seen of the vector at a position.
         let mask = |at: usize| {
+            if WHOLE {
+                return !0;
+            }
             let below = |n: usize| (1u32 << n.saturating_sub(at).min(LANES)).wrapping_sub(1);
             (below(to) & !below(from)) as __mmask16
         };
