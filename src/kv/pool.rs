@@ -14,6 +14,18 @@ use crate::memory::{MemoryError, Region};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockId(pub(super) u32);
 
+impl BlockId {
+    /// A number that stands for a block, for an index without a pool.
+    pub fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
 /// The pool has too few free blocks.
 #[derive(Debug, thiserror::Error)]
 #[error("the key/value cache is full: {needed} more blocks are needed, {free} are free")]

@@ -7,11 +7,27 @@
 use super::super::{Key, NodeId};
 use super::Policy;
 use super::ranking::Ranking;
-use super::shadow::{Clock, Heat, Score, Shadow};
+use super::shadow::{Clock, Heat, Score, Shadow, Weights};
 
-const WEIGHTS: [f32; 6] = [0.0, 0.5, 1.0, 2.0, 4.0, 16.0];
-/// A weight must be better by this factor to replace the present one.
+const WEIGHTS: [Weights; 9] = [
+    weights(0.0, false),
+    weights(1.0, true),
+    weights(4.0, true),
+    weights(16.0, true),
+    weights(0.25, false),
+    weights(1.0, false),
+    weights(4.0, false),
+    weights(16.0, false),
+    weights(64.0, false),
+];
+
+const fn weights(frequency: f32, inherit: bool) -> Weights {
+    Weights { frequency, inherit }
+}
+
+/// Weights must be better by this factor to replace the present ones, and to replace those of lru.
 const CLEARLY: f32 = 1.03;
+const CLEARLY_NOT_LRU: f32 = 1.1;
 
 #[derive(Debug)]
 pub(super) struct Adaptive {
@@ -40,7 +56,7 @@ impl Default for Adaptive {
 }
 
 impl Adaptive {
-    fn weight(&self) -> f32 {
+    fn weights(&self) -> Weights {
         WEIGHTS[self.present]
     }
 
@@ -57,10 +73,10 @@ impl Adaptive {
     }
 
     fn used(&mut self, id: NodeId, hits: f32) {
-        let weight = self.weight();
+        let weights = self.weights();
         if let Some(Some((_, heat))) = self.blocks.get_mut(id.index()) {
             heat.used(hits, &self.clock);
-            self.ranking.set(id, heat.score(weight, &self.clock));
+            self.ranking.set(id, heat.score(weights, &self.clock));
         }
     }
 
@@ -71,18 +87,20 @@ impl Adaptive {
             return;
         }
         self.next_choice = self.clock.now + self.clock.blocks.max(16) as u64 / 2;
-        let mut best = self.present;
+        // In doubt it is lru.
+        let mut best = 0;
+        let lru = self.hits[0];
         for (i, hits) in self.hits.iter().enumerate() {
-            if *hits > self.hits[best] {
+            if *hits > lru * CLEARLY_NOT_LRU && *hits > self.hits[best] {
                 best = i;
             }
         }
-        if self.hits[best] > self.hits[self.present] * CLEARLY {
+        if best != self.present && (best == 0 || self.hits[best] > self.hits[self.present] * CLEARLY) {
             self.present = best;
-            let (weight, clock, blocks) = (WEIGHTS[best], &self.clock, &self.blocks);
+            let (weights, clock, blocks) = (WEIGHTS[best], &self.clock, &self.blocks);
             self.ranking.rescore(|id| {
                 let heat = blocks.get(id.index()).and_then(Option::as_ref);
-                heat.map_or((0, 0), |(_, heat)| heat.score(weight, clock))
+                heat.map_or((0, 0), |(_, heat)| heat.score(weights, clock))
             });
         }
         for hits in &mut self.hits {
@@ -107,7 +125,7 @@ impl Policy for Adaptive {
         }
         self.blocks[id.index()] = Some((*key, heat));
         self.ranking
-            .insert_pinned(id, heat.score(self.weight(), &self.clock));
+            .insert_pinned(id, heat.score(self.weights(), &self.clock));
         self.ask_shadows(key, parent.as_ref());
     }
 

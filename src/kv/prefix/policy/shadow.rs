@@ -16,6 +16,8 @@ pub(super) struct Heat {
     order: u64,
     /// Hits, halved with every [`HALF_LIFE`] turnovers of the cache.
     hits: f32,
+    /// What it has from its parent's hits, halved likewise.
+    inherited: f32,
     /// Blocks that were computed after this one.
     children: u32,
 }
@@ -32,6 +34,15 @@ pub(super) struct Clock {
     pub(super) blocks: usize,
 }
 
+/// What a score is made of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Weights {
+    /// Of frequency; that of recency is 1.
+    pub(super) frequency: f32,
+    /// Whether a new block has a share of its parent's hits.
+    pub(super) inherit: bool,
+}
+
 /// Score of a block and the order among equal scores.
 pub(super) type Score = (u64, u64);
 
@@ -39,34 +50,38 @@ impl Heat {
     /// A new block after `parent`. It shares its parent's hits with the parent's other children: the next block of a
     /// long conversation is worth as much as the conversation, one of a thousand users of a system prompt little.
     pub(super) fn child_of(parent: Option<&mut Heat>, clock: &Clock) -> Self {
-        let hits = parent.map_or(0.0, |parent| {
+        let inherited = parent.map_or(0.0, |parent| {
             parent.children += 1;
-            parent.decayed(clock) / parent.children as f32
+            (parent.hits + parent.inherited) * parent.decay(clock) / parent.children as f32
         });
         Self {
             last: clock.now,
             order: clock.order,
-            hits,
+            hits: 0.0,
+            inherited,
             children: 0,
         }
     }
 
-    fn decayed(&self, clock: &Clock) -> f32 {
+    fn decay(&self, clock: &Clock) -> f32 {
         let age = (clock.now - self.last) as f32 / (HALF_LIFE * clock.blocks.max(1) as f32);
-        self.hits * (-age).exp2()
+        (-age).exp2()
     }
 
     /// Counts `hits` and a use now.
     pub(super) fn used(&mut self, hits: f32, clock: &Clock) {
-        self.hits = self.decayed(clock) + hits;
+        let decay = self.decay(clock);
+        self.hits = self.hits * decay + hits;
+        self.inherited *= decay;
         self.last = clock.now;
         self.order = clock.order;
     }
 
-    /// Recency plus `weight` times frequency: each doubling of the hits counts like `weight` turnovers of the cache.
+    /// Recency plus weighted frequency: each doubling of the hits counts like so many turnovers of the cache.
     /// It does not change while the block is not used, so that it can be a place in an ordered set.
-    pub(super) fn score(&self, weight: f32, clock: &Clock) -> Score {
-        let bonus = weight * clock.blocks as f32 * (1.0 + self.hits).log2();
+    pub(super) fn score(&self, weights: Weights, clock: &Clock) -> Score {
+        let hits = self.hits + if weights.inherit { self.inherited } else { 0.0 };
+        let bonus = weights.frequency * clock.blocks as f32 * (1.0 + hits).log2();
         (self.last.saturating_add(bonus as u64), self.order)
     }
 }
@@ -74,15 +89,15 @@ impl Heat {
 /// A cache of names.
 #[derive(Debug)]
 pub(super) struct Shadow {
-    pub(super) weight: f32,
+    weights: Weights,
     blocks: HashMap<Key, (Heat, Score)>,
     order: BTreeMap<Score, Key>,
 }
 
 impl Shadow {
-    pub(super) fn new(weight: f32) -> Self {
+    pub(super) fn new(weights: Weights) -> Self {
         Self {
-            weight,
+            weights,
             blocks: HashMap::new(),
             order: BTreeMap::new(),
         }
@@ -95,7 +110,7 @@ impl Shadow {
         }
         let above = parent.and_then(|key| self.blocks.get_mut(key));
         let heat = Heat::child_of(above.map(|(heat, _)| heat), clock);
-        let score = heat.score(self.weight, clock);
+        let score = heat.score(self.weights, clock);
         self.order.insert(score, *key);
         self.blocks.insert(*key, (heat, score));
         false
@@ -108,7 +123,7 @@ impl Shadow {
         };
         self.order.remove(place);
         heat.used(hits, clock);
-        *place = heat.score(self.weight, clock);
+        *place = heat.score(self.weights, clock);
         self.order.insert(*place, *key);
         true
     }

@@ -78,6 +78,14 @@ impl Policy for TinyLfu {
     }
 
     fn evict(&mut self) -> Option<NodeId> {
+        // What the window has too much of contends for a place in the main part; while that is empty, all of it moves.
+        let share = (self.len() / WINDOW_SHARE).max(1);
+        while self.window.len() > share + 1
+            && let Some((score, id)) = self.window.first()
+            && self.probation.len() + self.protected.len() < share
+        {
+            Self::shift(&mut self.window, &mut self.probation, id, score);
+        }
         let victim = self.probation.first().or_else(|| self.protected.first());
         let full = self.window.len() * WINDOW_SHARE > self.len();
         let candidate = self.window.first().filter(|_| full || victim.is_none());
