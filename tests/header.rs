@@ -256,7 +256,8 @@ fn c_and_rust_agree_on_the_layout_of_structs() {
             kv_bytes_budget, kv_tokens_used, panics, decode_tokens_per_second, prefill_tokens_per_second,
             prefill_embedding_share, prefill_attention_share, prefill_ffn_share, prefill_projection_share,
             prefill_sampling_share, decode_embedding_share, decode_attention_share, decode_ffn_share,
-            decode_projection_share, decode_sampling_share,
+            decode_projection_share, decode_sampling_share, prefix_lookups, prefix_hit_tokens, prefix_evictions,
+            kv_bytes_cached, kv_slots_used, kv_utilization, prefix_hit_share,
         }
         infer_event {
             struct_size, kind, tag, choice, channel, text, text_len, tokens, n_tokens, finish_reason, reserved, stop,

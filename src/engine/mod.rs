@@ -84,6 +84,8 @@ struct Inbox {
     draining: bool,
     paused: bool,
     trims: Vec<(u64, mpsc::Sender<u64>)>,
+    /// Salts whose cached prefixes are to be forgotten.
+    clears: Vec<Vec<u8>>,
     /// A request was cancelled: look at the queue.
     cancelled: bool,
     /// No deadline of the queue is earlier.
@@ -293,11 +295,14 @@ impl Engine {
         receiver.recv().unwrap_or(0)
     }
 
-    /// Forgets cached prefixes of a salt. This version keeps none between requests, so there is nothing to forget.
+    /// Forgets cached prefixes of a salt, or all of them when it is empty. Takes effect between two steps, before any
+    /// request that is submitted later.
     ///
     /// # Errors
     /// None so far.
-    pub fn cache_clear(&self, _salt: &[u8]) -> Result<()> {
+    pub fn cache_clear(&self, salt: &[u8]) -> Result<()> {
+        self.shared.lock().clears.push(salt.to_vec());
+        self.shared.wake.notify_all();
         Ok(())
     }
 
@@ -467,7 +472,7 @@ impl Shared {
 
     fn has_work(&self, inbox: &Inbox) -> bool {
         let runnable = inbox.outstanding > 0 && !inbox.paused;
-        runnable || inbox.cancelled || !inbox.trims.is_empty()
+        runnable || inbox.cancelled || !inbox.trims.is_empty() || !inbox.clears.is_empty()
     }
 
     /// Ends waiting requests that were given up, admits others, serves trims. Answers whether computing is paused.
@@ -489,6 +494,9 @@ impl Shared {
                 }
             }
             inbox.next_deadline = inbox.queue.iter().filter_map(Sequence::deadline).min();
+        }
+        for salt in std::mem::take(&mut inbox.clears) {
+            worker.forget_prefixes(&salt);
         }
         if !inbox.paused {
             worker.admit(&mut inbox.queue);

@@ -20,9 +20,10 @@ pub(super) fn summary(shared: &Shared) -> String {
          preset: {} for a {} model; queue: up to {} requests\n\
          kernels: {}, threads: {}\n\
          context: {} tokens, sequences: up to {}, prefill chunk: {} tokens\n\
-         batching: on; prefix cache: not in this version; speculation: not in this version; cold tier: not in this version\n\
+         batching: on; prefix cache: {}; speculation: not in this version; cold tier: not in this version\n\
          key/value cache: {}, {} bytes per token, {group} query heads share a key/value head\n\
          key/value memory: {} of {} bytes in use, peak {}\n\
+         prefixes: {} lookups, {} tokens found, {} bytes cached, {} evictions\n\
          requests: {} submitted, {} completed, {} cancelled, {} expired, {} failed, {} refused\n\
          prefill: {} tokens, {:.1} per second{}\n\
          decode: {} tokens, {:.1} per second{}\n",
@@ -35,11 +36,20 @@ pub(super) fn summary(shared: &Shared) -> String {
         shared.context,
         shared.options.max_running,
         shared.options.prefill_chunk,
+        if shared.options.prefix_cache {
+            shared.options.prefix_policy
+        } else {
+            "off"
+        },
         machine.kv_type.name(),
         machine.kv_token_bytes,
         stats.kv_bytes_used,
         stats.kv_bytes_budget,
         stats.kv_bytes_peak,
+        stats.prefix_lookups,
+        stats.prefix_hit_tokens,
+        stats.kv_bytes_cached,
+        stats.prefix_evictions,
         stats.requests_submitted,
         stats.requests_completed,
         stats.requests_cancelled,

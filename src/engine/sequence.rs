@@ -8,7 +8,8 @@ use super::event::{Finish, FinishReason, Mailbox};
 use super::queue::Outbox;
 use super::stop::StopMatcher;
 use crate::error::{Error, Result};
-use crate::kv::SequenceId;
+use crate::kv::prefix::{Key, Prefix};
+use crate::kv::{BLOCK_TOKENS, KvCache, SequenceId};
 use crate::memory;
 use crate::options::RequestOptions;
 use crate::sample::{NoiseKey, SamplingParams};
@@ -21,8 +22,12 @@ pub(crate) struct Sequence {
     pub(crate) tokens: Vec<u32>,
     pub(crate) computed: usize,
     pub(crate) slot: Option<SequenceId>,
-    /// Blocks set aside for its whole length.
-    pub(crate) committed_blocks: usize,
+    /// Where its cached prefixes begin; `None` when it takes no part in them.
+    pub(crate) root: Option<Key>,
+    pub(crate) cache_prompt: bool,
+    pub(crate) cache_salt: String,
+    /// Tokens of the prompt that were not computed.
+    pub(crate) cached: usize,
     pub(crate) params: SamplingParams,
     seed: u64,
     n_prompt: usize,
@@ -93,7 +98,10 @@ impl Sequence {
             tokens,
             computed: 0,
             slot: None,
-            committed_blocks: 0,
+            root: None,
+            cache_prompt: options.cache_prompt,
+            cache_salt: options.cache_salt,
+            cached: 0,
             params: SamplingParams {
                 temperature: options.temperature,
                 top_k: options.top_k,
@@ -120,6 +128,25 @@ impl Sequence {
             piece: String::with_capacity(256),
             delivered: 0,
         })
+    }
+
+    /// Blocks of its whole length.
+    pub(crate) fn blocks(&self) -> usize {
+        self.max_len.div_ceil(BLOCK_TOKENS)
+    }
+
+    /// Whether nothing of it was computed and something might be found instead.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.root.is_some() && self.started.is_none()
+    }
+
+    /// Begins after a prefix that is in the cache.
+    pub(crate) fn adopt(&mut self, kv: &mut KvCache, prefix: &Prefix) {
+        if let (Some(slot), Some(root)) = (self.slot, self.root) {
+            kv.adopt(slot, root, prefix);
+            self.cached = prefix.len();
+            self.computed = prefix.len();
+        }
     }
 
     /// Tokens that are not in the cache yet.
@@ -250,7 +277,7 @@ impl Sequence {
             stop: ending.stop,
             error: ending.error,
             prompt_tokens: self.n_prompt,
-            cached_tokens: 0,
+            cached_tokens: self.cached,
             generated_tokens: n_generated,
             queue_time: self
                 .started

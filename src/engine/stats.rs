@@ -120,6 +120,16 @@ counters! {
     kv_tokens_used: Count gauge,
     /// Caught panics of a step.
     panics: Count counter,
+    /// Prompts that were looked up in the prefix cache.
+    prefix_lookups: Count counter,
+    /// Prompt tokens found there, which were not computed.
+    prefix_hit_tokens: Count counter,
+    /// Blocks that the prefix cache gave up for others.
+    prefix_evictions: Count counter,
+    /// Bytes of key/value blocks that no request uses and the prefix cache keeps.
+    kv_bytes_cached: Count gauge,
+    /// Token slots of the key/value blocks in use now.
+    kv_slots_used: Count gauge,
 }
 
 impl Stats {

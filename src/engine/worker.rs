@@ -6,11 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::event::FinishReason;
 use super::queue::Outbox;
 use super::sequence::{Ending, Sequence};
 use super::stats::{Counters, nanoseconds};
 use crate::error::{Error, Result};
 use crate::kernel::{CpuLevel, Kernels, Precision, RowType, ThreadPool, ThreadPoolOptions, for_each_row_mut};
+use crate::kv::prefix::{Fingerprint, Namer, PolicyKind, Prefix, PrefixIndex, Secret};
 use crate::kv::{BLOCK_TOKENS, Geometry, KvCache};
 use crate::memory::{self, MemoryError};
 use crate::model::{ComponentTimes, Compute, Model, Row, Step, Workspace};
@@ -30,7 +32,8 @@ pub(crate) struct Worker {
     running: Vec<Sequence>,
     max_running: usize,
     prefill_chunk: usize,
-    committed_blocks: usize,
+    /// The waiting request that memory was too short for, until a running one ends.
+    blocked: Option<u64>,
     rows: Vec<Row>,
     /// For each row with logits, in row order: its sequence in `running`.
     sampled: Vec<usize>,
@@ -113,7 +116,14 @@ impl Worker {
                 .min(share.max(geometry.block_bytes() as u64)),
             n => n,
         };
-        let kv = KvCache::new(geometry, options.max_running, asked, budget)?;
+        let index = match options.prefix_cache {
+            true => Some(prefix_index(&model, options, &machine, &geometry)?),
+            false => None,
+        };
+        let mut kv = KvCache::new(geometry, options.max_running, asked, budget)?;
+        if let Some(index) = index {
+            kv = kv.with_index(index);
+        }
         let context = asked.min(kv.pool().capacity().saturating_mul(BLOCK_TOKENS));
         let max_rows = options.prefill_chunk + options.max_running;
         let workspace = Workspace::new(
@@ -138,7 +148,7 @@ impl Worker {
             running: memory::with_capacity(options.max_running, what)?,
             max_running: options.max_running,
             prefill_chunk: options.prefill_chunk,
-            committed_blocks: 0,
+            blocked: None,
             rows: memory::with_capacity(max_rows, what)?,
             sampled: memory::with_capacity(options.max_running, what)?,
             chosen: memory::with_capacity(options.max_running, what)?,
@@ -165,24 +175,79 @@ impl Worker {
 
     /// Gives back cache memory that no sequence uses.
     pub(crate) fn trim(&mut self, bytes: u64) -> u64 {
-        self.kv.trim(bytes)
+        let freed = self.kv.trim(bytes);
+        self.publish_cache();
+        freed
+    }
+
+    /// Forgets the cached prefixes of a salt, or all of them when it is empty.
+    pub(crate) fn forget_prefixes(&mut self, salt: &[u8]) {
+        let root = self.kv.index().map(|index| index.root(salt));
+        self.kv.forget_prefixes(root.filter(|_| !salt.is_empty()));
+        self.publish_cache();
     }
 
     /// Takes waiting sequences in while there is a place and memory for their whole length.
     pub(crate) fn admit(&mut self, queue: &mut VecDeque<Sequence>) {
         while self.running.len() < self.max_running {
-            let Some(next) = queue.front() else { return };
-            let blocks = next.max_len.div_ceil(BLOCK_TOKENS);
-            if self.committed_blocks + blocks > self.kv.pool().capacity() {
+            let Some(next) = queue.front_mut() else { return };
+            let id = next.mailbox.id();
+            if self.blocked == Some(id) {
                 return;
             }
+            if next.cache_prompt {
+                next.root = self
+                    .kv
+                    .index()
+                    .map(|index| index.root(next.cache_salt.as_bytes()));
+            }
+            let Some(prefix) = self.fitting_prefix(next) else {
+                self.blocked = Some(id);
+                return;
+            };
             let (Some(mut sequence), Some(slot)) = (queue.pop_front(), self.kv.open()) else {
                 return;
             };
             sequence.slot = Some(slot);
-            sequence.committed_blocks = blocks;
-            self.committed_blocks += blocks;
+            sequence.adopt(&mut self.kv, &prefix);
             self.running.push(sequence);
+        }
+    }
+
+    /// The longest cached prefix of a sequence with which its whole length has room beside the running ones; `None`
+    /// when it has none.
+    fn fitting_prefix(&self, sequence: &Sequence) -> Option<Prefix> {
+        let mut prefix = match sequence.root {
+            Some(root) => self.kv.find(root, &sequence.tokens),
+            None => Prefix::default(),
+        };
+        let others = self.running.iter().filter(|s| s.slot != sequence.slot);
+        let promised: usize = others
+            .filter_map(|s| Some(s.blocks() - self.kv.held_blocks(s.slot?)))
+            .sum();
+        let pool = self.kv.pool();
+        let available = pool.capacity().saturating_sub(pool.used() + promised);
+        let needed = |prefix: &Prefix| {
+            let fresh = sequence.blocks().saturating_sub(prefix.blocks.len());
+            fresh + self.kv.awakened(prefix)
+        };
+        if needed(&prefix) > available {
+            // A block to copy from is in use beside its copy: the last of the memory is better spent on tokens.
+            prefix.partial = None;
+        }
+        (needed(&prefix) <= available).then_some(prefix)
+    }
+
+    /// Looks once more before a prompt's first row: others may have computed its beginning since it was admitted.
+    fn adopt_late(&mut self, index: usize) {
+        if !self.running[index].is_untouched() {
+            return;
+        }
+        let longer = self
+            .fitting_prefix(&self.running[index])
+            .filter(|prefix| prefix.len() > self.running[index].computed);
+        if let Some(prefix) = longer {
+            self.running[index].adopt(&mut self.kv, &prefix);
         }
     }
 
@@ -287,6 +352,10 @@ impl Worker {
             if let Some(slot) = sequence.slot.filter(|_| n > 0) {
                 self.kv.advance(slot, n);
                 sequence.computed += n;
+                // Others can share a prompt while its completion is still being written.
+                if let Some(root) = sequence.root.filter(|_| sequence.in_prefill()) {
+                    self.kv.seal(slot, root, &sequence.tokens);
+                }
             }
         }
         let sampling = Instant::now();
@@ -311,7 +380,11 @@ impl Worker {
         self.sampled.clear();
         self.shares.clear();
         let (mut prefill, mut decode) = (0, 0);
-        for (index, sequence) in self.running.iter_mut().enumerate() {
+        for index in 0..self.running.len() {
+            if prefill < self.prefill_chunk {
+                self.adopt_late(index);
+            }
+            let sequence = &mut self.running[index];
             let pending = sequence.pending();
             let n = if sequence.in_prefill() {
                 pending.min(self.prefill_chunk - prefill)
@@ -333,6 +406,10 @@ impl Worker {
             if let Some(waited) = sequence.start(now) {
                 Counters::add(&self.counters.queue_time, nanoseconds(waited));
                 Counters::raise(&self.counters.max_queue_time, nanoseconds(waited));
+                if sequence.root.is_some() {
+                    Counters::add(&self.counters.prefix_lookups, 1);
+                    Counters::add(&self.counters.prefix_hit_tokens, sequence.cached as u64);
+                }
             }
             for i in 0..n {
                 let position = sequence.computed + i;
@@ -422,9 +499,12 @@ impl Worker {
         // Order matters: rows are planned in the order of arrival.
         let mut sequence = self.running.remove(index);
         if let Some(slot) = sequence.slot.take() {
-            self.kv.close(slot);
+            match sequence.root.filter(|_| ending.reason != FinishReason::Error) {
+                Some(root) => self.kv.close_keeping(slot, root, &sequence.tokens),
+                None => self.kv.close(slot),
+            }
         }
-        self.committed_blocks -= sequence.committed_blocks;
+        self.blocked = None;
         self.publish_cache();
         self.counters.count_ending(ending.reason);
         sequence.finish(ending, &mut self.outbox);
@@ -432,10 +512,42 @@ impl Worker {
 
     fn publish_cache(&self) {
         let (pool, c) = (self.kv.pool(), &self.counters);
-        let used = pool.used() as u64 * pool.geometry().block_bytes() as u64;
+        let bytes = pool.geometry().block_bytes() as u64;
+        let used = pool.used() as u64 * bytes;
         Counters::set(&c.kv_bytes_used, used);
         Counters::raise(&c.kv_bytes_peak, used);
         Counters::set(&c.kv_tokens_used, self.kv.tokens() as u64);
+        Counters::set(&c.kv_slots_used, (pool.used() * BLOCK_TOKENS) as u64);
+        Counters::set(&c.kv_bytes_cached, pool.cached() as u64 * bytes);
+        let evictions = self.kv.index().map_or(0, PrefixIndex::evictions);
+        Counters::set(&c.prefix_evictions, evictions);
         Counters::set(&c.running, self.running.len() as u64);
     }
+}
+
+/// An empty index for what this engine computes.
+fn prefix_index(
+    model: &Model,
+    options: &EngineOptions,
+    machine: &Machine,
+    geometry: &Geometry,
+) -> Result<PrefixIndex> {
+    let info = model.info();
+    let fingerprint = Fingerprint::new(
+        geometry,
+        &[
+            &info.description,
+            machine.kv_type.name(),
+            machine.kernels.level().name(),
+        ],
+        &[info.n_vocab as u64, info.n_parameters, u64::from(options.exact)],
+    );
+    let policy = PolicyKind::from_name(options.prefix_policy).ok_or_else(|| Error::Internal {
+        place: "engine options".to_string(),
+        message: options.prefix_policy.to_string(),
+    })?;
+    Ok(PrefixIndex::new(
+        Namer::new(Secret::random(), 0, fingerprint),
+        policy,
+    ))
 }

@@ -106,6 +106,20 @@ pub struct infer_stats {
     pub decode_projection_share: f64,
     /// Share of the decode time that went to sampling, from 0 to 1.
     pub decode_sampling_share: f64,
+    /// Prompts that were looked up in the prefix cache.
+    pub prefix_lookups: u64,
+    /// Prompt tokens found there, which were not computed.
+    pub prefix_hit_tokens: u64,
+    /// Blocks that the prefix cache gave up for others.
+    pub prefix_evictions: u64,
+    /// Bytes of key/value blocks that no request uses and the prefix cache keeps.
+    pub kv_bytes_cached: u64,
+    /// Token slots of the key/value blocks in use now.
+    pub kv_slots_used: u64,
+    /// Share of kv_slots_used that holds tokens, from 0 to 1.
+    pub kv_utilization: f64,
+    /// Share of the prompt tokens that were found in the prefix cache, from 0 to 1.
+    pub prefix_hit_share: f64,
 }
 
 // SAFETY: repr(C), struct_size first, two u32 before fields of eight bytes leave no padding, zero is a value.
@@ -298,6 +312,31 @@ const COUNTERS: &[Counter] = &[
         kind: Kind::Count,
         get: |s| &mut s.panics,
     },
+    Counter {
+        name: "prefix_lookups",
+        kind: Kind::Count,
+        get: |s| &mut s.prefix_lookups,
+    },
+    Counter {
+        name: "prefix_hit_tokens",
+        kind: Kind::Count,
+        get: |s| &mut s.prefix_hit_tokens,
+    },
+    Counter {
+        name: "prefix_evictions",
+        kind: Kind::Count,
+        get: |s| &mut s.prefix_evictions,
+    },
+    Counter {
+        name: "kv_bytes_cached",
+        kind: Kind::Gauge,
+        get: |s| &mut s.kv_bytes_cached,
+    },
+    Counter {
+        name: "kv_slots_used",
+        kind: Kind::Gauge,
+        get: |s| &mut s.kv_slots_used,
+    },
 ];
 
 impl infer_stats {
@@ -334,6 +373,9 @@ impl infer_stats {
         self.decode_ffn_share = ratio(self.decode_ffn_time_ns, self.decode_time_ns);
         self.decode_projection_share = ratio(self.decode_projection_time_ns, self.decode_time_ns);
         self.decode_sampling_share = ratio(self.decode_sampling_time_ns, self.decode_time_ns);
+        self.kv_utilization = ratio(self.kv_tokens_used, self.kv_slots_used);
+        let prompts = self.prompt_tokens.saturating_add(self.prefix_hit_tokens);
+        self.prefix_hit_share = ratio(self.prefix_hit_tokens, prompts);
         self
     }
 

@@ -2,15 +2,21 @@
 //!
 //! A [`pool::Pool`] owns the memory, a [`table::BlockTable`] says which blocks hold a sequence, and [`KvCache`] is
 //! what a forward pass sees: store the keys and values of a row, read those of a block. There is one layer group so
-//! far, full attention; a group has its own pool and geometry, so that windows, latents and recurrent states can
-//! join with other lifetimes.
+//! far, full attention; a group has its own pool, geometry and [`prefix`] index, so that windows, latents and recurrent
+//! states can join with other lifetimes.
+//!
+//! Sequences share blocks: a full block is never written again, and whoever goes on from the middle of a shared block
+//! copies it first. With an index, the blocks of finished sequences stay until their memory is needed.
 
 mod geometry;
 mod pool;
+pub mod prefix;
+mod sharing;
 mod table;
 
 pub use geometry::{BLOCK_TOKENS, Geometry, LayerShape};
 pub use pool::{BlockId, KvFull, Pool};
+use prefix::PrefixIndex;
 pub use table::{BlockTable, SequenceId};
 
 use crate::error::Result;
@@ -22,6 +28,7 @@ pub struct KvCache {
     pool: Pool,
     tables: Vec<BlockTable>,
     unused_tables: Vec<SequenceId>,
+    index: Option<PrefixIndex>,
 }
 
 impl KvCache {
@@ -42,6 +49,7 @@ impl KvCache {
             pool,
             tables,
             unused_tables,
+            index: None,
         })
     }
 
@@ -50,19 +58,15 @@ impl KvCache {
         &self.pool
     }
 
-    /// Gives back memory of unused blocks, about `bytes` of it; answers how much.
-    pub fn trim(&mut self, bytes: u64) -> u64 {
-        self.pool.trim(bytes)
-    }
-
     /// A new, empty sequence; `None` when `max_sequences` are open.
     pub fn open(&mut self) -> Option<SequenceId> {
         self.unused_tables.pop()
     }
 
-    /// Ends a sequence and releases its blocks.
+    /// Ends a sequence and releases its blocks; those that the index knows stay cached.
     pub fn close(&mut self, sequence: SequenceId) {
         self.truncate(sequence, 0);
+        self.tables[sequence.index()].chain = None;
         self.unused_tables.push(sequence);
     }
 
@@ -71,29 +75,40 @@ impl KvCache {
         self.tables[sequence.index()].len()
     }
 
-    /// Sum of the lengths of all sequences.
+    /// Tokens held in the blocks in use; those of a block that several sequences share count once.
     pub fn tokens(&self) -> usize {
-        self.tables.iter().map(BlockTable::len).sum()
+        let vacant: usize = self.tables.iter().map(BlockTable::vacant).sum();
+        (self.pool.used() * BLOCK_TOKENS).saturating_sub(vacant)
     }
 
     /// Makes room for `additional` more tokens. On failure the sequence keeps what it had, and possibly some of the
     /// new blocks when the system refused memory half way.
     ///
     /// # Errors
-    /// [`KvFull`] when the pool has too few free blocks.
+    /// [`KvFull`] when too few blocks are free or cached.
     pub fn reserve(&mut self, sequence: SequenceId, additional: usize) -> Result<(), KvFull> {
-        let table = &mut self.tables[sequence.index()];
+        let table = &self.tables[sequence.index()];
         let needed = (table.len() + additional)
             .div_ceil(BLOCK_TOKENS)
             .saturating_sub(table.blocks().len());
-        if needed > self.pool.free() {
+        let shared = table.partial().filter(|&b| additional > 0 && self.is_shared(b));
+        let available = self.pool.free() + self.pool.cached();
+        if needed + usize::from(shared.is_some()) > available {
             return Err(KvFull {
-                needed,
-                free: self.pool.free(),
+                needed: needed + usize::from(shared.is_some()),
+                free: available,
             });
         }
+        if let Some(old) = shared {
+            let new = self.take()?;
+            self.pool.copy(old, new);
+            let table = &mut self.tables[sequence.index()];
+            table.replace(table.len() / BLOCK_TOKENS, new);
+            self.release(old);
+        }
         for _ in 0..needed {
-            table.push(self.pool.take()?);
+            let block = self.take()?;
+            self.tables[sequence.index()].push(block);
         }
         Ok(())
     }
@@ -105,10 +120,10 @@ impl KvCache {
 
     /// Forgets all tokens from position `len` on and releases blocks that are no longer needed.
     pub fn truncate(&mut self, sequence: SequenceId, len: usize) {
-        let table = &mut self.tables[sequence.index()];
-        while let Some(block) = table.pop_beyond(len) {
-            self.pool.release(block);
+        while let Some(block) = self.tables[sequence.index()].pop_beyond(len) {
+            self.release(block);
         }
+        self.forget_seals(sequence);
     }
 
     /// Stores the keys and values of one token: `k` is `n_kv_heads × head_dim_k`, `v` is `n_kv_heads × head_dim_v`.
@@ -141,121 +156,4 @@ impl KvCache {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernel::{CpuLevel, RowType};
-
-    fn geometry(ty: RowType) -> Geometry {
-        Geometry::new(
-            ty,
-            vec![
-                LayerShape {
-                    n_kv_heads: 2,
-                    key_dim: 8,
-                    value_dim: 16
-                };
-                3
-            ],
-        )
-        .unwrap()
-    }
-
-    fn cache(max_sequences: usize, blocks: u64) -> KvCache {
-        let g = geometry(RowType::F32);
-        let budget = g.block_bytes() as u64 * blocks;
-        KvCache::new(g, max_sequences, 4096, budget).unwrap()
-    }
-
-    #[test]
-    fn rows_come_back_where_they_were_stored() {
-        let kernels = Kernels::for_level(CpuLevel::Scalar).unwrap();
-        let mut cache = cache(2, 8);
-        let s = cache.open().unwrap();
-        cache.reserve(s, 40).unwrap();
-        for position in 0..40 {
-            for layer in 0..3 {
-                let k: Vec<f32> = (0..16)
-                    .map(|i| (position * 1000 + layer * 100 + i) as f32)
-                    .collect();
-                let v: Vec<f32> = (0..32)
-                    .map(|i| -((position * 1000 + layer * 100 + i) as f32))
-                    .collect();
-                cache.store(kernels, s, layer, position, &k, &v);
-            }
-        }
-        cache.advance(s, 40);
-        assert_eq!(cache.len(s), 40);
-        let columns: &[f32] = bytemuck::cast_slice(cache.keys(s, 2, 1, 1));
-        assert_eq!(columns[5 * BLOCK_TOKENS + 3], (35 * 1000 + 200 + 8 + 5) as f32);
-        let rows: &[f32] = bytemuck::cast_slice(cache.values(s, 0, 1, 0));
-        assert_eq!(rows[31 * 16 + 15], -((31 * 1000 + 31) as f32));
-    }
-
-    #[test]
-    fn a_full_pool_refuses_and_keeps_what_there_was() {
-        let mut cache = cache(3, 4);
-        let (a, b) = (cache.open().unwrap(), cache.open().unwrap());
-        cache.reserve(a, 3 * BLOCK_TOKENS).unwrap();
-        cache.advance(a, 3 * BLOCK_TOKENS);
-        let e = cache.reserve(b, BLOCK_TOKENS + 1).unwrap_err();
-        assert_eq!((e.needed, e.free), (2, 1));
-        cache.reserve(b, BLOCK_TOKENS).unwrap();
-        cache.close(a);
-        assert_eq!(cache.pool().free(), 3);
-        cache.close(b);
-        assert_eq!((cache.pool().free(), cache.tokens()), (4, 0));
-    }
-
-    #[test]
-    fn truncating_releases_whole_blocks_only() {
-        let mut cache = cache(1, 4);
-        let s = cache.open().unwrap();
-        assert!(cache.open().is_none());
-        cache.reserve(s, 70).unwrap();
-        cache.advance(s, 70);
-        cache.truncate(s, 33);
-        assert_eq!((cache.len(s), cache.pool().free()), (33, 2));
-        cache.truncate(s, 32);
-        assert_eq!(cache.pool().free(), 3);
-    }
-
-    #[test]
-    fn trimming_gives_memory_back_and_blocks_can_be_taken_again() {
-        let mut cache = cache(1, 4096);
-        let s = cache.open().unwrap();
-        cache.reserve(s, 4000).unwrap();
-        assert!(cache.pool().resident_bytes() > 0);
-        cache.close(s);
-        let resident = cache.pool().resident_bytes();
-        assert_eq!(cache.trim(u64::MAX), resident);
-        assert_eq!(cache.pool().resident_bytes(), 0);
-        let s = cache.open().unwrap();
-        cache.reserve(s, 4000).unwrap();
-    }
-
-    #[test]
-    fn a_budget_without_end_costs_nothing_until_it_is_used() {
-        let mut cache = KvCache::new(geometry(RowType::F16), 1, 4096, u64::MAX).unwrap();
-        assert_eq!(cache.pool().resident_bytes(), 0);
-        let s = cache.open().unwrap();
-        cache.reserve(s, 4096).unwrap();
-        assert_eq!(cache.pool().used(), 4096 / BLOCK_TOKENS);
-    }
-
-    #[test]
-    fn released_blocks_are_taken_again_before_new_memory() {
-        let mut cache = cache(2, 65536);
-        let (a, b) = (cache.open().unwrap(), cache.open().unwrap());
-        for _ in 0..3 {
-            cache.reserve(a, 100_000).unwrap();
-            cache.reserve(b, 32).unwrap();
-            let resident = cache.pool().resident_bytes();
-            cache.truncate(a, 0);
-            cache.reserve(a, 100_000).unwrap();
-            assert_eq!(cache.pool().resident_bytes(), resident);
-            cache.truncate(b, 0);
-            cache.truncate(a, 0);
-            assert_eq!(cache.trim(u64::MAX), resident);
-        }
-    }
-}
+mod tests;

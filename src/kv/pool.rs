@@ -1,15 +1,30 @@
 //! Blocks of key/value memory: allocated lazily in slabs, never beyond the budget, given back by trimming.
 //!
+//! A block is free, in use by one or more sequences, or cached: used by nobody, kept because an index still names it.
+//!
 //! Only the worker of an engine touches a pool, so nothing here is atomic.
 
 use super::geometry::{BLOCK_TOKENS, Geometry};
+use super::prefix::NodeId;
 use crate::error::{Error, Result};
 use crate::kernel::Kernels;
 use crate::memory::{MemoryError, Region};
 
 /// Number of a block in its pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlockId(u32);
+pub struct BlockId(pub(super) u32);
+
+impl BlockId {
+    /// A number that stands for a block, for an index without a pool.
+    pub fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
 
 /// The pool has too few free blocks.
 #[derive(Debug, thiserror::Error)]
@@ -35,13 +50,22 @@ pub struct Pool {
     blocks_per_slab: usize,
     capacity: usize,
     used: usize,
+    cached: usize,
 }
 
 #[derive(Debug, Default)]
 struct Slab {
     memory: Option<Region>,
     free: Vec<BlockId>,
-    used: usize,
+    states: Vec<BlockState>,
+    /// Blocks in use or cached.
+    occupied: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct BlockState {
+    users: u32,
+    indexed: Option<NodeId>,
 }
 
 impl Pool {
@@ -69,6 +93,7 @@ impl Pool {
             blocks_per_slab,
             capacity,
             used: 0,
+            cached: 0,
         })
     }
 
@@ -84,12 +109,17 @@ impl Pool {
 
     /// Blocks that can be taken.
     pub fn free(&self) -> usize {
-        self.capacity - self.used
+        self.capacity - self.used - self.cached
     }
 
-    /// Blocks in use.
+    /// Blocks in use; one that several sequences share counts once.
     pub fn used(&self) -> usize {
         self.used
+    }
+
+    /// Blocks that nobody uses and an index names.
+    pub fn cached(&self) -> usize {
+        self.cached
     }
 
     /// Bytes obtained from the system.
@@ -108,8 +138,11 @@ impl Pool {
     pub fn take(&mut self) -> Result<BlockId, KvFull> {
         let full = KvFull {
             needed: 1,
-            free: self.capacity - self.used,
+            free: self.free(),
         };
+        if full.free == 0 {
+            return Err(full);
+        }
         for index in self.first_free..self.capacity.div_ceil(self.blocks_per_slab) {
             if index == self.slabs.len() {
                 if self.slabs.try_reserve(1).is_err() {
@@ -125,15 +158,18 @@ impl Pool {
                 let Ok(region) = Region::new(bytes, "the key/value cache") else {
                     return Err(full);
                 };
-                if slab.free.try_reserve(n).is_err() {
+                let states = n.saturating_sub(slab.states.len());
+                if slab.free.try_reserve(n).is_err() || slab.states.try_reserve(states).is_err() {
                     return Err(full);
                 }
+                slab.states.resize(n, BlockState::default());
                 slab.free
                     .extend((first..first + n).rev().map(|i| BlockId(i as u32)));
                 slab.memory = Some(region);
             }
             if let Some(block) = slab.free.pop() {
-                slab.used += 1;
+                slab.occupied += 1;
+                slab.states[block.0 as usize % self.blocks_per_slab].users = 1;
                 self.used += 1;
                 self.first_free = index;
                 return Ok(block);
@@ -142,24 +178,95 @@ impl Pool {
         Err(full)
     }
 
-    /// Returns a block.
-    pub fn release(&mut self, block: BlockId) {
+    /// Adds a user to a block that is in use or cached.
+    pub(super) fn retain(&mut self, block: BlockId) {
+        let state = self.state(block);
+        state.users += 1;
+        if state.users == 1 {
+            self.used += 1;
+            self.cached -= 1;
+        }
+    }
+
+    /// Takes a user from a block; answers whether it was the last. The block is then cached if an index names it, and
+    /// free otherwise.
+    pub(super) fn release(&mut self, block: BlockId) -> bool {
+        let state = self.state(block);
+        state.users -= 1;
+        let (last, indexed) = (state.users == 0, state.indexed.is_some());
+        if last {
+            self.used -= 1;
+            if indexed {
+                self.cached += 1;
+            } else {
+                self.give_back(block);
+            }
+        }
+        last
+    }
+
+    /// Users of a block.
+    pub(super) fn users(&self, block: BlockId) -> u32 {
+        self.slabs[block.0 as usize / self.blocks_per_slab].states[block.0 as usize % self.blocks_per_slab]
+            .users
+    }
+
+    /// The entry of the index that names the block.
+    pub(super) fn indexed(&self, block: BlockId) -> Option<NodeId> {
+        self.slabs[block.0 as usize / self.blocks_per_slab].states[block.0 as usize % self.blocks_per_slab]
+            .indexed
+    }
+
+    /// Notes which entry of an index names the block; one that nobody names or uses becomes free.
+    pub(super) fn set_indexed(&mut self, block: BlockId, node: Option<NodeId>) {
+        let state = self.state(block);
+        let was = state.indexed.is_some();
+        state.indexed = node;
+        if state.users == 0 && was && node.is_none() {
+            self.cached -= 1;
+            self.give_back(block);
+        }
+    }
+
+    fn state(&mut self, block: BlockId) -> &mut BlockState {
+        let (slab, index) = (
+            block.0 as usize / self.blocks_per_slab,
+            block.0 as usize % self.blocks_per_slab,
+        );
+        &mut self.slabs[slab].states[index]
+    }
+
+    fn give_back(&mut self, block: BlockId) {
         let index = block.0 as usize / self.blocks_per_slab;
         self.first_free = self.first_free.min(index);
         let slab = &mut self.slabs[index];
         slab.free.push(block);
-        slab.used -= 1;
-        self.used -= 1;
+        slab.occupied -= 1;
     }
 
-    /// Gives back the memory of slabs without a used block until `bytes` are reached; answers how much.
+    /// Copies all of a block to another one.
+    pub(super) fn copy(&mut self, from: BlockId, to: BlockId) {
+        let ((a, start), (b, target)) = (self.locate(from), self.locate(to));
+        let n = self.geometry.block_bytes();
+        if a == b {
+            if let Some(memory) = self.slabs[a].memory.as_deref_mut() {
+                memory.copy_within(start..start + n, target);
+            }
+        } else if let Ok([a, b]) = self.slabs.get_disjoint_mut([a, b])
+            && let (Some(from), Some(to)) = (a.memory.as_deref(), b.memory.as_deref_mut())
+        {
+            to[target..target + n].copy_from_slice(&from[start..start + n]);
+        }
+    }
+
+    /// Gives back the memory of slabs whose blocks are all free until `bytes` are reached; answers how much.
     pub fn trim(&mut self, bytes: u64) -> u64 {
         let mut freed = 0;
         for (index, slab) in self.slabs.iter_mut().enumerate().rev() {
             if freed >= bytes {
                 break;
             }
-            if slab.used == 0
+            if slab.occupied == 0
                 && let Some(memory) = slab.memory.take()
             {
                 freed += memory.len() as u64;

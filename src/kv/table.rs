@@ -2,6 +2,7 @@
 
 use super::geometry::BLOCK_TOKENS;
 use super::pool::BlockId;
+use super::prefix::Key;
 use crate::memory::{self, MemoryError};
 
 /// Number of an open sequence in its cache.
@@ -19,6 +20,10 @@ impl SequenceId {
 pub struct BlockTable {
     blocks: Vec<BlockId>,
     len: usize,
+    /// Leading blocks that the prefix index knows.
+    pub(super) sealed: usize,
+    /// Key of the last sealed block, or the root of its prefixes; `None` when the sequence must not be indexed.
+    pub(super) chain: Option<Key>,
 }
 
 impl BlockTable {
@@ -26,7 +31,7 @@ impl BlockTable {
     pub(super) fn with_capacity(blocks: usize) -> Result<Self, MemoryError> {
         Ok(Self {
             blocks: memory::with_capacity(blocks, "a block table")?,
-            len: 0,
+            ..Self::default()
         })
     }
 
@@ -43,6 +48,20 @@ impl BlockTable {
     /// Whether no token is stored.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Token slots of the blocks that hold no token.
+    pub(super) fn vacant(&self) -> usize {
+        self.blocks.len() * BLOCK_TOKENS - self.len
+    }
+
+    /// The block that the next token goes to, if it holds tokens already.
+    pub(super) fn partial(&self) -> Option<BlockId> {
+        (!self.len.is_multiple_of(BLOCK_TOKENS)).then(|| self.blocks[self.len / BLOCK_TOKENS])
+    }
+
+    pub(super) fn replace(&mut self, index: usize, block: BlockId) -> BlockId {
+        std::mem::replace(&mut self.blocks[index], block)
     }
 
     pub(super) fn push(&mut self, block: BlockId) {

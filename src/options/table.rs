@@ -2,6 +2,7 @@
 
 use super::preset::PRESET_NAMES;
 use super::{Kind, Object, OptionSpec};
+use crate::kv::prefix::policy::POLICY_NAMES;
 
 const fn row(
     object: Object,
@@ -170,6 +171,20 @@ pub const TABLE: &[OptionSpec] = &[
     ),
     row(
         Object::Engine,
+        "prefix_cache",
+        Kind::Bool,
+        "true",
+        "Keep keys and values of finished requests while their memory is not needed, and compute of a prompt only what no earlier one had. Results do not depend on it.",
+    ),
+    row(
+        Object::Engine,
+        "prefix_policy",
+        Kind::Choice(POLICY_NAMES),
+        "adaptive",
+        "Which kept blocks make room for new ones: lru (least recently used), lfu (least frequently used), s3fifo, tinylfu, or adaptive (recency and frequency, weighted by what would have been found).",
+    ),
+    row(
+        Object::Engine,
         "exact",
         Kind::Bool,
         "false",
@@ -280,6 +295,20 @@ pub const TABLE: &[OptionSpec] = &[
         Kind::Bool,
         "false",
         "Write the texts of generated special tokens into the output.",
+    ),
+    row(
+        Object::Request,
+        "cache_prompt",
+        Kind::Bool,
+        "true",
+        "Use the prefix cache: begin with what earlier requests computed of this prompt, and let later ones use this request.",
+    ),
+    row(
+        Object::Request,
+        "cache_salt",
+        Kind::Text,
+        "",
+        "Requests share cached prefixes only with requests of the same salt: a name per tenant keeps tenants from learning by timing what others asked.",
     ),
     row(
         Object::Request,

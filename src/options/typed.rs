@@ -98,6 +98,8 @@ option_struct! {
         prefill_chunk: usize = Integer as to_usize,
         max_prompt_bytes: usize = Integer as to_usize,
         f16_products: &'static str = Choice as same,
+        prefix_cache: bool = Bool as same,
+        prefix_policy: &'static str = Choice as same,
         exact: bool = Bool as same,
         manual_step: bool = Bool as same,
     }, {
@@ -139,6 +141,8 @@ option_struct! {
         add_special: bool = Bool as same,
         parse_special: bool = Bool as same,
         render_special: bool = Bool as same,
+        cache_prompt: bool = Bool as same,
+        cache_salt: String = Text as same,
         tag: u64 = Integer as same,
     }, {
         /// What to continue.

@@ -67,6 +67,8 @@ impl Bench {
         for (i, share) in shares.iter().enumerate() {
             requests.push(RequestOptions {
                 prompt: Prompt::Ids(self.prompt(share.prompt, i)),
+                // Every run computes its prompts.
+                cache_prompt: false,
                 temperature: 0.0,
                 max_tokens: share.ahead + room + 1,
                 ignore_end_of_generation: true,

@@ -60,6 +60,13 @@ class Stats(Structure):
     decode_ffn_share: float
     decode_projection_share: float
     decode_sampling_share: float
+    prefix_lookups: int
+    prefix_hit_tokens: int
+    prefix_evictions: int
+    kv_bytes_cached: int
+    kv_slots_used: int
+    kv_utilization: float
+    prefix_hit_share: float
 
     # The fields of infer_stats are the names above, in this order: tests compare them with the header.
     _fields_ = [

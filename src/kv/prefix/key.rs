@@ -1,0 +1,180 @@
+//! Names of blocks: a keyed hash over everything their content depends on.
+//!
+//! The hash is BLAKE3 under a random secret of the engine, so nobody outside can construct two prompts whose blocks
+//! have one name. Every field is tagged and has its length in front, so no two lists of fields give the same bytes.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use crate::kv::Geometry;
+
+/// Name of a block, or of the empty prefix that chains of blocks begin at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// Eight bytes of it, as good as random.
+    pub(super) fn short(&self) -> u64 {
+        u64::from_le_bytes(*self.0.first_chunk().unwrap_or(&[0; 8]))
+    }
+}
+
+/// What an engine's keys are keyed by.
+#[derive(Clone)]
+pub struct Secret([u8; 32]);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl Secret {
+    /// A new one, from the random numbers that seed the standard library's hash maps.
+    pub fn random() -> Self {
+        let mut bytes = [0; 32];
+        for (i, part) in bytes.chunks_exact_mut(8).enumerate() {
+            let mut hasher = RandomState::new().build_hasher();
+            hasher.write_usize(i);
+            part.copy_from_slice(&hasher.finish().to_le_bytes());
+        }
+        Self(bytes)
+    }
+
+    /// A given one, for results that can be reproduced.
+    pub fn fixed(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+enum Tag {
+    Group = 1,
+    Fingerprint,
+    Salt,
+    Parent,
+    Tokens,
+    Text,
+    Number,
+}
+
+struct Fields(blake3::Hasher);
+
+impl Fields {
+    fn keyed(secret: &Secret) -> Self {
+        Self(blake3::Hasher::new_keyed(&secret.0))
+    }
+
+    fn field(&mut self, tag: Tag, bytes: &[u8]) -> &mut Self {
+        self.0.update(&[tag as u8]);
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+        self
+    }
+
+    fn finish(&self) -> [u8; 32] {
+        *self.0.finalize().as_bytes()
+    }
+}
+
+/// Version of the arithmetic. It is raised with every change that alters a bit of a key or value, so that blocks of
+/// one version are never read by another.
+const NUMERICS_VERSION: u64 = 1;
+
+/// What the content of a block depends on beside its tokens: model, layout, element type, CPU level, precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// Of texts and numbers that identify the model and how it is computed.
+    pub fn new(geometry: &Geometry, texts: &[&str], numbers: &[u64]) -> Self {
+        let mut fields = Fields(blake3::Hasher::new());
+        fields
+            .field(Tag::Number, &NUMERICS_VERSION.to_le_bytes())
+            .field(Tag::Text, format!("{geometry:?}").as_bytes());
+        for text in texts {
+            fields.field(Tag::Text, text.as_bytes());
+        }
+        for number in numbers {
+            fields.field(Tag::Number, &number.to_le_bytes());
+        }
+        Self(fields.finish())
+    }
+}
+
+/// Makes the keys of one layer group of one engine.
+#[derive(Debug, Clone)]
+pub struct Namer {
+    secret: Secret,
+    group: u32,
+    fingerprint: Fingerprint,
+}
+
+impl Namer {
+    /// For a group of layers whose blocks live and die together.
+    pub fn new(secret: Secret, group: u32, fingerprint: Fingerprint) -> Self {
+        Self {
+            secret,
+            group,
+            fingerprint,
+        }
+    }
+
+    /// Where the prefixes of a salt begin. Blocks below different roots never have the same name.
+    pub fn root(&self, salt: &[u8]) -> Key {
+        let mut fields = Fields::keyed(&self.secret);
+        fields
+            .field(Tag::Group, &self.group.to_le_bytes())
+            .field(Tag::Fingerprint, &self.fingerprint.0)
+            .field(Tag::Salt, salt);
+        Key(fields.finish())
+    }
+
+    /// The block of these tokens after a prefix. The prefix carries group, fingerprint and salt.
+    pub fn child(&self, parent: &Key, tokens: &[u32]) -> Key {
+        let mut fields = Fields::keyed(&self.secret);
+        fields
+            .field(Tag::Parent, &parent.0)
+            .field(Tag::Tokens, bytemuck::cast_slice(tokens));
+        Key(fields.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::RowType;
+
+    fn namer(secret: u8, group: u32, version: u64) -> Namer {
+        let geometry = Geometry::new(RowType::F16, Vec::new()).unwrap();
+        let fingerprint = Fingerprint::new(&geometry, &["a model"], &[version]);
+        Namer::new(Secret::fixed([secret; 32]), group, fingerprint)
+    }
+
+    #[test]
+    fn every_field_decides_the_name() {
+        let a = namer(1, 0, 0);
+        let root = a.root(b"");
+        let keys = [
+            root,
+            a.root(b"tenant"),
+            namer(2, 0, 0).root(b""),
+            namer(1, 1, 0).root(b""),
+            namer(1, 0, 1).root(b""),
+            a.child(&root, &[1, 2]),
+            a.child(&root, &[1]),
+            a.child(&root, &[1, 2, 0]),
+            a.child(&a.child(&root, &[1]), &[2]),
+            a.child(&a.root(b"tenant"), &[1, 2]),
+        ];
+        for (i, a) in keys.iter().enumerate() {
+            assert!(keys[..i].iter().all(|b| a != b), "{i}");
+        }
+        assert_eq!(root, namer(1, 0, 0).root(b""));
+    }
+
+    #[test]
+    fn secrets_differ() {
+        assert_ne!(Secret::random().0, Secret::random().0);
+    }
+}

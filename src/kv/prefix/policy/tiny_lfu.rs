@@ -1,0 +1,169 @@
+//! W-TinyLFU (Einziger, Friedman and Manes, "TinyLFU: a highly efficient cache admission policy", 2017): a small
+//! window in order of use; what leaves it displaces a block of the main part only when a sketch has seen it more often.
+
+use super::super::{Key, NodeId};
+use super::Policy;
+use super::ranking::Ranking;
+
+/// One block in this many is in the window.
+const WINDOW_SHARE: usize = 100;
+
+#[derive(Debug, Default)]
+pub(super) struct TinyLfu {
+    window: Ranking<u64>,
+    probation: Ranking<u64>,
+    protected: Ranking<u64>,
+    names: Vec<u64>,
+    sketch: Sketch,
+    now: u64,
+}
+
+impl TinyLfu {
+    fn len(&self) -> usize {
+        self.window.len() + self.probation.len() + self.protected.len()
+    }
+
+    fn shift(from: &mut Ranking<u64>, to: &mut Ranking<u64>, id: NodeId, now: u64) {
+        if let Some((_, pinned)) = from.remove(id) {
+            to.insert_pinned(id, now);
+            if !pinned {
+                to.unpin(id);
+            }
+        }
+    }
+}
+
+impl Policy for TinyLfu {
+    fn insert(&mut self, id: NodeId, key: &Key, _: Option<NodeId>) {
+        if self.names.len() <= id.index() {
+            self.names.resize(id.index() + 1, 0);
+        }
+        self.names[id.index()] = key.short();
+        self.sketch.add(key.short(), self.len() + 1);
+        self.now += 1;
+        self.window.insert_pinned(id, self.now);
+    }
+
+    fn hit(&mut self, id: NodeId) {
+        self.now += 1;
+        let now = self.now;
+        let n = self.len();
+        self.sketch.add(self.names[id.index()], n);
+        self.window.set(id, now);
+        self.protected.set(id, now);
+        if self.probation.contains(id) {
+            Self::shift(&mut self.probation, &mut self.protected, id, now);
+            let main = self.probation.len() + self.protected.len();
+            while self.protected.len() * 5 > main * 4 {
+                let Some((score, oldest)) = self.protected.first() else {
+                    break;
+                };
+                Self::shift(&mut self.protected, &mut self.probation, oldest, score);
+            }
+        }
+    }
+
+    fn pin(&mut self, id: NodeId) {
+        for part in [&mut self.window, &mut self.probation, &mut self.protected] {
+            part.pin(id);
+        }
+    }
+
+    fn unpin(&mut self, id: NodeId) {
+        self.now += 1;
+        for part in [&mut self.window, &mut self.probation, &mut self.protected] {
+            part.set(id, self.now);
+            part.unpin(id);
+        }
+    }
+
+    fn evict(&mut self) -> Option<NodeId> {
+        // What the window has too much of contends for a place in the main part; while that is empty, all of it moves.
+        let share = (self.len() / WINDOW_SHARE).max(1);
+        while self.window.len() > share + 1
+            && let Some((score, id)) = self.window.first()
+            && self.probation.len() + self.protected.len() < share
+        {
+            Self::shift(&mut self.window, &mut self.probation, id, score);
+        }
+        let victim = self.probation.first().or_else(|| self.protected.first());
+        let full = self.window.len() * WINDOW_SHARE > self.len();
+        let candidate = self.window.first().filter(|_| full || victim.is_none());
+        let id = match (candidate, victim) {
+            (Some((_, new)), Some((_, old))) => {
+                let count = |id: NodeId| self.sketch.count(self.names[id.index()]);
+                if count(new) > count(old) {
+                    let now = self.now;
+                    Self::shift(&mut self.window, &mut self.probation, new, now);
+                    old
+                } else {
+                    new
+                }
+            }
+            (Some((_, id)), None) | (None, Some((_, id))) => id,
+            (None, None) => return None,
+        };
+        self.forget(id);
+        Some(id)
+    }
+
+    fn forget(&mut self, id: NodeId) {
+        for part in [&mut self.window, &mut self.probation, &mut self.protected] {
+            part.remove(id);
+        }
+    }
+}
+
+/// Counts how often names were seen, approximately: four small counters per name, the least of which counts. All are
+/// halved from time to time.
+#[derive(Debug, Default)]
+struct Sketch {
+    counters: Vec<u8>,
+    added: usize,
+}
+
+impl Sketch {
+    fn places(&self, name: u64) -> [usize; 4] {
+        let mask = self.counters.len() - 1;
+        [0, 1, 2, 3].map(|row| (name.rotate_left(16 * row) as usize).wrapping_add(row as usize) & mask)
+    }
+
+    fn add(&mut self, name: u64, blocks: usize) {
+        let wanted = (blocks * 16).next_power_of_two().max(1024);
+        if wanted > self.counters.len() {
+            // Masks of the old size are the low bits of the new one: every half starts with the old counts.
+            let old = std::mem::take(&mut self.counters);
+            self.counters = vec![0; wanted];
+            if !old.is_empty() {
+                for part in self.counters.chunks_exact_mut(old.len()) {
+                    part.copy_from_slice(&old);
+                }
+            }
+        }
+        // Only the least of a name's counters grow: the others are too large already.
+        let least = self.count(name);
+        for place in self.places(name) {
+            if self.counters[place] == least && least < 15 {
+                self.counters[place] += 1;
+            }
+        }
+        self.added += 1;
+        if self.added >= 10 * blocks.max(128) {
+            self.added = 0;
+            for counter in &mut self.counters {
+                *counter /= 2;
+            }
+        }
+    }
+
+    fn count(&self, name: u64) -> u8 {
+        if self.counters.is_empty() {
+            return 0;
+        }
+        self.places(name)
+            .iter()
+            .map(|&p| self.counters[p])
+            .min()
+            .unwrap_or(0)
+    }
+}

@@ -1,0 +1,220 @@
+//! Blocks with more than one owner: the prefix index, forks, and where memory comes from when none is free.
+
+use super::KvCache;
+use super::geometry::BLOCK_TOKENS;
+use super::pool::{BlockId, KvFull};
+use super::prefix::{Insert, Key, Prefix, PrefixIndex};
+use super::table::SequenceId;
+
+impl KvCache {
+    /// Keeps blocks of finished sequences and finds them again by their tokens.
+    pub fn with_index(mut self, index: PrefixIndex) -> Self {
+        self.index = Some(index);
+        self
+    }
+
+    /// The index, for its counts and roots.
+    pub fn index(&self) -> Option<&PrefixIndex> {
+        self.index.as_ref()
+    }
+
+    /// The longest cached prefix below `root`, without changing anything. The last token is never part of it: its
+    /// logits are wanted.
+    pub fn find(&self, root: Key, tokens: &[u32]) -> Prefix {
+        self.index.as_ref().map_or_else(Prefix::default, |index| {
+            index.lookup(root, tokens, tokens.len().saturating_sub(1))
+        })
+    }
+
+    /// Blocks that nobody uses and that [`KvCache::adopt`] would bring into use.
+    pub fn awakened(&self, prefix: &Prefix) -> usize {
+        let blocks = prefix.blocks.iter().map(|(_, block)| *block);
+        let partial = prefix.partial.map(|(_, block, _)| block);
+        blocks.chain(partial).filter(|&b| self.pool.users(b) == 0).count()
+    }
+
+    /// Replaces what the sequence holds by a prefix found just now, which it shares from here on. Blocks that it fills
+    /// can be indexed below `root`.
+    pub fn adopt(&mut self, sequence: SequenceId, root: Key, prefix: &Prefix) {
+        // Users first: the old blocks may be among the new ones.
+        let blocks = prefix.blocks.iter().map(|(_, block)| *block);
+        for block in blocks.clone().chain(prefix.partial.map(|(_, block, _)| block)) {
+            self.retain(block);
+        }
+        self.truncate(sequence, 0);
+        let table = &mut self.tables[sequence.index()];
+        blocks.clone().for_each(|block| table.push(block));
+        table.sealed = prefix.blocks.len();
+        if let Some((_, block, _)) = prefix.partial {
+            table.push(block);
+        }
+        table.advance(prefix.len());
+        table.chain = Some(prefix.chain().unwrap_or(root));
+        if let Some(index) = &mut self.index {
+            index.touch(prefix);
+        }
+    }
+
+    /// Blocks the sequence has for itself or shares for good; a partly filled one that it must copy does not count.
+    pub fn held_blocks(&self, sequence: SequenceId) -> usize {
+        let table = &self.tables[sequence.index()];
+        let copies = table.partial().is_some_and(|block| self.is_shared(block));
+        table.blocks().len() - usize::from(copies)
+    }
+
+    /// Indexes the blocks that are full and not indexed yet. `tokens` are those of the sequence from its beginning,
+    /// `root` the one it was adopted with.
+    pub fn seal(&mut self, sequence: SequenceId, root: Key, tokens: &[u32]) {
+        loop {
+            let table = &self.tables[sequence.index()];
+            let begin = table.sealed * BLOCK_TOKENS;
+            let end = begin + BLOCK_TOKENS;
+            let (Some(parent), true) = (table.chain, end <= table.len().min(tokens.len())) else {
+                return;
+            };
+            let Some(key) = self.offer(sequence, root, parent, &tokens[begin..end]) else {
+                self.tables[sequence.index()].chain = None;
+                return;
+            };
+            let table = &mut self.tables[sequence.index()];
+            table.sealed += 1;
+            table.chain = Some(key);
+        }
+    }
+
+    /// Ends a sequence and keeps what it computed, the last, partly filled block included.
+    pub fn close_keeping(&mut self, sequence: SequenceId, root: Key, tokens: &[u32]) {
+        self.seal(sequence, root, tokens);
+        let table = &self.tables[sequence.index()];
+        let (begin, end) = (table.sealed * BLOCK_TOKENS, table.len().min(tokens.len()));
+        if let Some(parent) = table.chain.filter(|_| begin < end) {
+            self.offer(sequence, root, parent, &tokens[begin..end]);
+        }
+        self.close(sequence);
+    }
+
+    /// Indexes the first unsealed block. Answers its key, or `None` when the chain cannot go on.
+    fn offer(&mut self, sequence: SequenceId, root: Key, parent: Key, tokens: &[u32]) -> Option<Key> {
+        let index = self.index.as_mut()?;
+        let position = self.tables[sequence.index()].sealed;
+        let block = self.tables[sequence.index()].blocks()[position];
+        while let Some(old) = index.superseded(parent, tokens) {
+            if let Some(block) = index.remove(old) {
+                self.pool.set_indexed(block, None);
+            }
+        }
+        match index.insert(root, parent, tokens, block) {
+            Insert::New(id, _) if self.pool.indexed(block).is_some() => {
+                // A shared block that nothing was written to keeps the entry it has.
+                index.remove(id);
+                None
+            }
+            Insert::New(id, key) => {
+                self.pool.set_indexed(block, Some(id));
+                Some(key)
+            }
+            Insert::Known(_, known, key) if known != block => {
+                // Two sequences computed the same, bit for bit: one copy is enough.
+                self.retain(known);
+                self.tables[sequence.index()].replace(position, known);
+                self.release(block);
+                Some(key)
+            }
+            Insert::Known(_, _, key) => Some(key),
+            Insert::Covered => None,
+        }
+    }
+
+    /// A new sequence with the same tokens, which shares every block; whoever writes to the last one first copies it.
+    /// `None` when no sequence can be opened.
+    pub fn fork(&mut self, sequence: SequenceId) -> Option<SequenceId> {
+        let new = self.open()?;
+        let len = self.len(sequence);
+        for i in 0..len.div_ceil(BLOCK_TOKENS) {
+            let block = self.tables[sequence.index()].blocks()[i];
+            self.retain(block);
+            self.tables[new.index()].push(block);
+        }
+        let (sealed, chain) = {
+            let table = &self.tables[sequence.index()];
+            (table.sealed, table.chain)
+        };
+        let table = &mut self.tables[new.index()];
+        table.advance(len);
+        (table.sealed, table.chain) = (sealed, chain);
+        Some(new)
+    }
+
+    /// Gives back memory of blocks that no sequence uses, about `bytes` of it, cached blocks in the order of eviction;
+    /// answers how much.
+    pub fn trim(&mut self, bytes: u64) -> u64 {
+        let mut freed = self.pool.trim(bytes);
+        while freed < bytes && self.evict() {
+            freed += self.pool.trim(bytes - freed);
+        }
+        freed
+    }
+
+    /// Forgets the cached prefixes of a root, or all of them.
+    pub fn forget_prefixes(&mut self, root: Option<Key>) {
+        let Some(index) = &mut self.index else { return };
+        for (id, block) in index.entries(root) {
+            index.remove(id);
+            self.pool.set_indexed(block, None);
+        }
+    }
+
+    /// A free block, or the memory of a cached one.
+    pub(super) fn take(&mut self) -> Result<BlockId, KvFull> {
+        let full = match self.pool.take() {
+            Ok(block) => return Ok(block),
+            Err(full) => full,
+        };
+        if !self.evict() {
+            return Err(full);
+        }
+        self.pool.take()
+    }
+
+    fn evict(&mut self) -> bool {
+        let Some(block) = self.index.as_mut().and_then(PrefixIndex::evict) else {
+            return false;
+        };
+        self.pool.set_indexed(block, None);
+        true
+    }
+
+    fn retain(&mut self, block: BlockId) {
+        self.pool.retain(block);
+        if self.pool.users(block) == 1
+            && let (Some(index), Some(id)) = (&mut self.index, self.pool.indexed(block))
+        {
+            index.pin(id);
+        }
+    }
+
+    pub(super) fn release(&mut self, block: BlockId) {
+        let node = self.pool.indexed(block);
+        if self.pool.release(block)
+            && let (Some(index), Some(id)) = (&mut self.index, node)
+        {
+            index.unpin(id);
+        }
+    }
+
+    /// Whether writing to the block would be seen by somebody else.
+    pub(super) fn is_shared(&self, block: BlockId) -> bool {
+        self.pool.users(block) > 1 || self.pool.indexed(block).is_some()
+    }
+
+    /// After a truncation: a sequence that lost sealed blocks is not indexed any further, because the key of its end
+    /// is not known any more.
+    pub(super) fn forget_seals(&mut self, sequence: SequenceId) {
+        let table = &mut self.tables[sequence.index()];
+        let full = table.len() / BLOCK_TOKENS;
+        if table.sealed > full {
+            table.sealed = full;
+            table.chain = None;
+        }
+    }
+}
