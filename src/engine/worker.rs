@@ -539,6 +539,7 @@ fn prefix_index(
             &info.description,
             machine.kv_type.name(),
             machine.kernels.level().name(),
+            options.f16_products,
         ],
         &[info.n_vocab as u64, info.n_parameters, u64::from(options.exact)],
     );
