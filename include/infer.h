@@ -542,10 +542,24 @@ typedef struct {
   double decode_projection_share;
   /* Share of the decode time that went to sampling, from 0 to 1. */
   double decode_sampling_share;
+  /* Prompts that were looked up in the prefix cache. */
+  uint64_t prefix_lookups;
+  /* Prompt tokens found there, which were not computed. */
+  uint64_t prefix_hit_tokens;
+  /* Blocks that the prefix cache gave up for others. */
+  uint64_t prefix_evictions;
+  /* Bytes of key/value blocks that no request uses and the prefix cache keeps. */
+  uint64_t kv_bytes_cached;
+  /* Token slots of the key/value blocks in use now. */
+  uint64_t kv_slots_used;
+  /* Share of kv_slots_used that holds tokens, from 0 to 1. */
+  double kv_utilization;
+  /* Share of the prompt tokens that were found in the prefix cache, from 0 to 1. */
+  double prefix_hit_share;
 } infer_stats;
 
 /* Initializes an infer_stats: its size, and zero in every other field. */
-#define INFER_STATS_INIT { sizeof(infer_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define INFER_STATS_INIT { sizeof(infer_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /*
  * One event of a request. Initialize it with INFER_EVENT_INIT; it can be used again and again. The pointers belong to

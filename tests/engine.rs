@@ -715,7 +715,9 @@ fn statistics_add_up() {
         .map(|p| engine.model().tokenize(p, true, true).unwrap().len())
         .sum();
     assert_eq!((stats.requests_completed, stats.generated_tokens), (6, 120));
-    assert_eq!(stats.prompt_tokens, prompts as u64);
+    // What two prompts have in common is computed once.
+    assert_eq!(stats.prompt_tokens + stats.prefix_hit_tokens, prompts as u64);
+    assert_eq!(stats.prefix_lookups, 6);
     assert!(stats.time_to_first_token >= stats.queue_time);
     for (components, total) in [
         (stats.prefill_components(), stats.prefill_time),

@@ -223,7 +223,7 @@ impl Worker {
         };
         let others = self.running.iter().filter(|s| s.slot != sequence.slot);
         let promised: usize = others
-            .filter_map(|s| Some(s.blocks() - self.kv.held_blocks(s.slot?)))
+            .filter_map(|s| Some(s.blocks().saturating_sub(self.kv.held_blocks(s.slot?))))
             .sum();
         let pool = self.kv.pool();
         let available = pool.capacity().saturating_sub(pool.used() + promised);

@@ -9,16 +9,13 @@ use super::Policy;
 use super::ranking::Ranking;
 use super::shadow::{Clock, Heat, Score, Shadow, Weights};
 
-const WEIGHTS: [Weights; 9] = [
+const WEIGHTS: [Weights; 6] = [
     weights(0.0, false),
-    weights(1.0, true),
     weights(4.0, true),
-    weights(16.0, true),
-    weights(0.25, false),
-    weights(1.0, false),
-    weights(4.0, false),
-    weights(16.0, false),
-    weights(64.0, false),
+    weights(0.5, false),
+    weights(2.0, false),
+    weights(8.0, false),
+    weights(32.0, false),
 ];
 
 const fn weights(frequency: f32, inherit: bool) -> Weights {
@@ -27,7 +24,11 @@ const fn weights(frequency: f32, inherit: bool) -> Weights {
 
 /// Weights must be better by this factor to replace the present ones, and to replace those of lru.
 const CLEARLY: f32 = 1.03;
-const CLEARLY_NOT_LRU: f32 = 1.1;
+const CLEARLY_NOT_LRU: f32 = 1.25;
+
+/// A cache of so many blocks is sampled, one block in [`SAMPLE`].
+const SAMPLE_FROM: usize = 1024;
+const SAMPLE: u64 = 4;
 
 #[derive(Debug)]
 pub(super) struct Adaptive {
@@ -60,10 +61,18 @@ impl Adaptive {
         WEIGHTS[self.present]
     }
 
-    fn ask_shadows(&mut self, key: &Key, parent: Option<&Key>) {
+    /// Shadows of a large cache see a sample of the blocks: their choice needs no more.
+    fn sampled(&self, key: &Key) -> bool {
+        self.clock.blocks < SAMPLE_FROM || key.short().is_multiple_of(SAMPLE)
+    }
+
+    fn ask_shadows(&mut self, key: &Key, heat: Heat) {
+        if !self.sampled(key) {
+            return;
+        }
         let mut had = [false; WEIGHTS.len()];
         for (had, shadow) in had.iter_mut().zip(&mut self.shadows) {
-            *had = shadow.access(key, parent, &self.clock);
+            *had = shadow.access(key, heat, &self.clock);
         }
         if had.contains(&false) {
             for (hits, had) in self.hits.iter_mut().zip(had) {
@@ -78,6 +87,11 @@ impl Adaptive {
             heat.used(hits, &self.clock);
             self.ranking.set(id, heat.score(weights, &self.clock));
         }
+    }
+
+    fn drop_block(&mut self, id: NodeId) -> Option<(Key, Heat)> {
+        self.ranking.remove(id);
+        self.blocks.get_mut(id.index())?.take()
     }
 
     /// Once per turnover of the cache: takes the weight that did best. Ordering all blocks anew costs a logarithm for
@@ -104,7 +118,7 @@ impl Adaptive {
             });
         }
         for hits in &mut self.hits {
-            *hits *= 0.9;
+            *hits *= 0.95;
         }
     }
 }
@@ -115,26 +129,23 @@ impl Policy for Adaptive {
         self.clock.order += 1;
         self.clock.blocks = self.clock.blocks.max(self.ranking.len() + 1);
         let above = parent.and_then(|id| self.blocks.get_mut(id.index())?.as_mut());
-        let (above, parent) = match above {
-            Some((key, heat)) => (Some(heat), Some(*key)),
-            None => (None, None),
-        };
-        let heat = Heat::child_of(above, &self.clock);
+        let heat = Heat::child_of(above.map(|(_, heat)| heat), &self.clock);
         if self.blocks.len() <= id.index() {
             self.blocks.resize(id.index() + 1, None);
         }
+        self.ask_shadows(key, heat);
+        // One that should have been kept comes back with its history.
+        let heat = self.shadows[self.present].heat(key).unwrap_or(heat);
         self.blocks[id.index()] = Some((*key, heat));
         self.ranking
             .insert_pinned(id, heat.score(self.weights(), &self.clock));
-        self.ask_shadows(key, parent.as_ref());
     }
 
     fn hit(&mut self, id: NodeId) {
         self.clock.order += 1;
         self.used(id, 1.0);
-        if let Some(Some((key, _))) = self.blocks.get(id.index()) {
-            let key = *key;
-            self.ask_shadows(&key, None);
+        if let Some(&Some((key, heat))) = self.blocks.get(id.index()) {
+            self.ask_shadows(&key, heat);
         }
     }
 
@@ -157,17 +168,22 @@ impl Policy for Adaptive {
         self.clock.blocks = self.ranking.len();
         self.choose();
         let (_, id) = self.ranking.first()?;
+        let blocks = match self.clock.blocks {
+            few if few < SAMPLE_FROM => few,
+            many => many / SAMPLE as usize,
+        };
         for shadow in &mut self.shadows {
-            shadow.shrink(self.clock.blocks);
+            shadow.shrink(blocks);
         }
-        self.forget(id);
+        self.drop_block(id);
         Some(id)
     }
 
     fn forget(&mut self, id: NodeId) {
-        self.ranking.remove(id);
-        if let Some(block) = self.blocks.get_mut(id.index()) {
-            *block = None;
+        if let Some((key, _)) = self.drop_block(id) {
+            for shadow in &mut self.shadows {
+                shadow.forget(&key);
+            }
         }
     }
 }

@@ -103,17 +103,28 @@ impl Shadow {
         }
     }
 
-    /// A lookup of a block or its computation after `parent`; answers whether the block was there.
-    pub(super) fn access(&mut self, key: &Key, parent: Option<&Key>, clock: &Clock) -> bool {
+    /// A lookup of a block, or its computation: `heat` is what the real cache knows of it. Answers whether the block was
+    /// there.
+    pub(super) fn access(&mut self, key: &Key, heat: Heat, clock: &Clock) -> bool {
         if self.use_again(key, 1.0, clock) {
             return true;
         }
-        let above = parent.and_then(|key| self.blocks.get_mut(key));
-        let heat = Heat::child_of(above.map(|(heat, _)| heat), clock);
         let score = heat.score(self.weights, clock);
         self.order.insert(score, *key);
         self.blocks.insert(*key, (heat, score));
         false
+    }
+
+    /// The block is gone for a reason that is not the policy's.
+    pub(super) fn forget(&mut self, key: &Key) {
+        if let Some((_, place)) = self.blocks.remove(key) {
+            self.order.remove(&place);
+        }
+    }
+
+    /// What it knows of a block.
+    pub(super) fn heat(&self, key: &Key) -> Option<Heat> {
+        self.blocks.get(key).map(|(heat, _)| *heat)
     }
 
     /// Counts `hits` and a use now, if the block is there.

@@ -1,5 +1,5 @@
 //! W-TinyLFU (Einziger, Friedman and Manes, "TinyLFU: a highly efficient cache admission policy", 2017): a small
-//! window in order of use; what leaves it displaces a block of the main part only when a sketch has seen it more often.
+//! window in order of use; what leaves it displaces a block of the main part unless a sketch has seen that more often.
 
 use super::super::{Key, NodeId};
 use super::Policy;
@@ -78,11 +78,9 @@ impl Policy for TinyLfu {
     }
 
     fn evict(&mut self) -> Option<NodeId> {
-        // What the window has too much of contends for a place in the main part; while that is empty, all of it moves.
-        let share = (self.len() / WINDOW_SHARE).max(1);
-        while self.window.len() > share + 1
+        // What leaves the window has to contend for a place in the main part once that is large.
+        while self.window.len() * 4 > self.len()
             && let Some((score, id)) = self.window.first()
-            && self.probation.len() + self.protected.len() < share
         {
             Self::shift(&mut self.window, &mut self.probation, id, score);
         }
@@ -90,11 +88,11 @@ impl Policy for TinyLfu {
         let full = self.window.len() * WINDOW_SHARE > self.len();
         let candidate = self.window.first().filter(|_| full || victim.is_none());
         let id = match (candidate, victim) {
-            (Some((_, new)), Some((_, old))) => {
+            (Some((score, new)), Some((_, old))) => {
                 let count = |id: NodeId| self.sketch.count(self.names[id.index()]);
-                if count(new) > count(old) {
-                    let now = self.now;
-                    Self::shift(&mut self.window, &mut self.probation, new, now);
+                // On equal terms recency decides, and with it the place in the chain.
+                if count(new) >= count(old) {
+                    Self::shift(&mut self.window, &mut self.probation, new, score);
                     old
                 } else {
                     new
