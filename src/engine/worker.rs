@@ -10,6 +10,7 @@ use super::queue::Outbox;
 use super::sequence::{Ending, Sequence};
 use super::stats::{Counters, nanoseconds};
 use crate::error::{Error, Result};
+use crate::kernel::attention::Form;
 use crate::kernel::{CpuLevel, Kernels, Precision, RowType, ThreadPool, ThreadPoolOptions, for_each_row_mut};
 use crate::kv::{BLOCK_TOKENS, Geometry, KvCache};
 use crate::memory::{self, MemoryError};
@@ -24,6 +25,7 @@ pub(crate) struct Worker {
     kernels: &'static Kernels,
     pool: Arc<ThreadPool>,
     precision: Precision,
+    attention: Form,
     kv: KvCache,
     workspace: Workspace,
     samplers: Samplers,
@@ -122,6 +124,7 @@ impl Worker {
             options.max_running,
             machine.pool.threads(),
             context,
+            options.attention(),
         )?;
         let what = "the scheduler";
         Counters::set(
@@ -133,6 +136,7 @@ impl Worker {
             kernels: machine.kernels,
             pool: machine.pool,
             precision: options.precision(),
+            attention: options.attention(),
             kv,
             workspace,
             running: memory::with_capacity(options.max_running, what)?,
@@ -264,6 +268,7 @@ impl Worker {
                 kernels: self.kernels,
                 pool: &self.pool,
                 precision: self.precision,
+                attention: self.attention,
             },
             rows: &self.rows,
             kv: &mut self.kv,

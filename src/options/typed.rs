@@ -98,6 +98,7 @@ option_struct! {
         prefill_chunk: usize = Integer as to_usize,
         max_prompt_bytes: usize = Integer as to_usize,
         f16_products: &'static str = Choice as same,
+        flash_attention: bool = Bool as same,
         exact: bool = Bool as same,
         manual_step: bool = Bool as same,
     }, {
