@@ -53,7 +53,8 @@ fn started_threads() -> Arc<ThreadPool> {
 /// One test, because it counts the allocations of the whole process.
 #[test]
 fn decode_steps_allocate_nothing() {
-    a_dense_model();
+    a_dense_model(true);
+    a_dense_model(false);
     experts_without_a_tokenizer();
 }
 
@@ -89,10 +90,11 @@ fn experts_without_a_tokenizer() {
     drop(requests);
 }
 
-fn a_dense_model() {
+fn a_dense_model(flash_attention: bool) {
     let engine = Engine::new(
         load(&demo_model()),
         EngineOptions {
+            flash_attention,
             manual_step: true,
             shared_threads: Some(started_threads()),
             ..EngineOptions::default()

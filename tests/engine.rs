@@ -733,11 +733,39 @@ fn statistics_add_up() {
     let summary = engine.summary();
     assert!(summary.contains("120 tokens"), "{summary}");
     assert!(summary.contains("preset: auto for a small model"), "{summary}");
+    assert!(summary.contains("attention: tiled; workspace: "), "{summary}");
     assert!(
         engine
             .metrics_text()
             .contains("infer_generated_tokens_total 120\n")
     );
+}
+
+#[test]
+fn attention_in_two_passes_gives_the_same_tokens_with_any_threads_and_chunks() {
+    let tokens = |kv_type: &'static str, flash_attention: bool, threads: usize, prefill_chunk: usize| {
+        let engine = engine(EngineOptions {
+            kv_type,
+            flash_attention,
+            threads,
+            prefill_chunk,
+            ..EngineOptions::default()
+        });
+        let form = if flash_attention { "tiled" } else { "two-pass" };
+        let summary = engine.summary();
+        assert!(summary.contains(&format!("attention: {form}; ")), "{summary}");
+        let requests = PROMPTS.map(|p| text(p, greedy(24))).to_vec();
+        let requests = engine.submit_batch(requests).unwrap();
+        requests.iter().map(|r| read(r).tokens).collect::<Vec<_>>()
+    };
+    for kv_type in ["f32", "q8"] {
+        let off = tokens(kv_type, false, 1, 256);
+        assert_eq!(tokens(kv_type, false, 2, 5), off, "{kv_type}");
+        assert_eq!(tokens(kv_type, false, 2, 1), off, "{kv_type}");
+        if kv_type == "f32" {
+            assert_eq!(tokens(kv_type, true, 2, 256), off);
+        }
+    }
 }
 
 #[test]

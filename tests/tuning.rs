@@ -57,7 +57,8 @@ competing: they take turns, in slices of about a millisecond when both are busy.
 what was found of the machine.
 
 **Equal results.** The same request gives the same tokens whatever `threads`, `max_running`, `prefill_chunk` and the
-other requests are. `kv_type` and `cpu_level` change results slightly; `exact` is for comparing with a reference.
+other requests are. `kv_type` and `cpu_level` change results slightly; `exact` and
+`flash_attention` off are for comparing with a reference.
 
 **Untrusted callers.** `max_prompt_bytes`, `max_queued` and `context_length` bound what one request can cost;
 `max_tokens` and `deadline_ms` bound each completion.

@@ -101,6 +101,7 @@ impl Offer for Computing {
         ("prefill_chunk", None),
         ("max_prompt_bytes", None),
         ("f16_products", None),
+        ("flash_attention", None),
         ("exact", None),
     ];
     const HEADING: &'static str = "Computing";

@@ -45,6 +45,7 @@ impl Offer for Computing {
     const OPTIONS: &'static [(&'static str, Option<&'static str>)] = &[
         ("kv_type", Some("f32")),
         ("f16_products", None),
+        ("flash_attention", None),
         ("exact", None),
         ("threads", None),
         ("cpu_level", None),

@@ -10,7 +10,8 @@ use crate::options::EngineOptions;
 const CHUNK: usize = 64;
 
 /// Computes the logits after each of `ids`, fed as they are, and hands them to `sink` in order: the position and one
-/// number per vocabulary entry. Of the options `cpu_level`, `threads`, `shared_threads`, `kv_type`, `f16_products` and `exact` apply.
+/// number per vocabulary entry. Of the options `cpu_level`, `threads`, `shared_threads`, `kv_type`, `f16_products`,
+/// `flash_attention` and `exact` apply.
 ///
 /// # Errors
 /// No ids, an id outside the vocabulary, memory or threads that cannot be had, or what `sink` answers.
@@ -43,7 +44,14 @@ pub fn logits(
         });
     };
     let rows = CHUNK.min(ids.len());
-    let mut workspace = Workspace::new(&body.widths(), rows, rows, machine.pool.threads(), ids.len())?;
+    let mut workspace = Workspace::new(
+        &body.widths(),
+        rows,
+        rows,
+        machine.pool.threads(),
+        ids.len(),
+        options.attention(),
+    )?;
     for (chunk, ids) in ids.chunks(CHUNK).enumerate() {
         let first = chunk * CHUNK;
         let rows: Vec<Row> = ids
@@ -66,6 +74,7 @@ pub fn logits(
                 kernels: machine.kernels,
                 pool: &machine.pool,
                 precision: options.precision(),
+                attention: options.attention(),
             },
             rows: &rows,
             kv: &mut kv,

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::Shared;
 use super::stats::{ComponentTimes, FIELDS, Stats, Unit};
+use crate::kernel::attention::Form;
 use crate::options::preset::SizeClass;
 
 /// What is on, and what was measured.
@@ -12,6 +13,18 @@ pub(super) fn summary(shared: &Shared) -> String {
     let info = shared.model.info();
     let stats = shared.counters.snapshot();
     let mut out = String::new();
+    let attention = shared.options.attention();
+    let bytes = |form: Form| {
+        // Who has an engine has a body.
+        let shape = shared.model.body().ok()?.widths().attention_shape();
+        Some(form.bytes(
+            machine.kernels,
+            machine.kv_type,
+            &shape,
+            machine.threads,
+            shared.context,
+        ))
+    };
     let group = info.n_heads / info.n_kv_heads.max(1);
     // Writing to a string cannot fail.
     let _ = write!(
@@ -22,6 +35,7 @@ pub(super) fn summary(shared: &Shared) -> String {
          context: {} tokens, sequences: up to {}, prefill chunk: {} tokens\n\
          batching: on; prefix cache: {}; speculation: not in this version; cold tier: not in this version\n\
          key/value cache: {}, {} bytes per token, {group} query heads share a key/value head\n\
+         attention: {}; workspace: {} bytes tiled, {} bytes two-pass\n\
          key/value memory: {} of {} bytes in use, peak {}\n\
          prefixes: {} lookups, {} tokens found, {} bytes cached, {} evictions\n\
          requests: {} submitted, {} completed, {} cancelled, {} expired, {} failed, {} refused\n\
@@ -43,6 +57,9 @@ pub(super) fn summary(shared: &Shared) -> String {
         },
         machine.kv_type.name(),
         machine.kv_token_bytes,
+        attention.name(),
+        bytes(Form::Tiled).unwrap_or(0),
+        bytes(Form::TwoPass).unwrap_or(0),
         stats.kv_bytes_used,
         stats.kv_bytes_budget,
         stats.kv_bytes_peak,

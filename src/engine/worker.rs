@@ -11,6 +11,7 @@ use super::queue::Outbox;
 use super::sequence::{Ending, Sequence};
 use super::stats::{Counters, nanoseconds};
 use crate::error::{Error, Result};
+use crate::kernel::attention::Form;
 use crate::kernel::{CpuLevel, Kernels, Precision, RowType, ThreadPool, ThreadPoolOptions, for_each_row_mut};
 use crate::kv::prefix::{Fingerprint, Namer, PolicyKind, Prefix, PrefixIndex, Secret};
 use crate::kv::{BLOCK_TOKENS, Geometry, KvCache};
@@ -26,6 +27,7 @@ pub(crate) struct Worker {
     kernels: &'static Kernels,
     pool: Arc<ThreadPool>,
     precision: Precision,
+    attention: Form,
     kv: KvCache,
     workspace: Workspace,
     samplers: Samplers,
@@ -132,6 +134,7 @@ impl Worker {
             options.max_running,
             machine.pool.threads(),
             context,
+            options.attention(),
         )?;
         let what = "the scheduler";
         Counters::set(
@@ -143,6 +146,7 @@ impl Worker {
             kernels: machine.kernels,
             pool: machine.pool,
             precision: options.precision(),
+            attention: options.attention(),
             kv,
             workspace,
             running: memory::with_capacity(options.max_running, what)?,
@@ -329,6 +333,7 @@ impl Worker {
                 kernels: self.kernels,
                 pool: &self.pool,
                 precision: self.precision,
+                attention: self.attention,
             },
             rows: &self.rows,
             kv: &mut self.kv,
@@ -541,7 +546,12 @@ fn prefix_index(
             machine.kernels.level().name(),
             options.f16_products,
         ],
-        &[info.n_vocab as u64, info.n_parameters, u64::from(options.exact)],
+        &[
+            info.n_vocab as u64,
+            info.n_parameters,
+            u64::from(options.exact),
+            u64::from(options.flash_attention),
+        ],
     );
     let policy = PolicyKind::from_name(options.prefix_policy).ok_or_else(|| Error::Internal {
         place: "engine options".to_string(),

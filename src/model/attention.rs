@@ -3,7 +3,7 @@
 use super::step::{Compute, Row};
 use crate::error::Result;
 use crate::kernel::RowType;
-use crate::kernel::attention::{self, AttentionShape, KeyValues, Run};
+use crate::kernel::attention::{self, AttentionShape, Form, KeyValues, Run};
 use crate::kv::{KvCache, SequenceId};
 
 /// The cache as one layer's attention sees it.
@@ -25,7 +25,7 @@ impl KeyValues for LayerCache<'_> {
 }
 
 /// Attends with every row: `q` is `rows × n_heads × key_dim`, `out` is `rows × n_heads × value_dim`. Each row sees the
-/// positions up to its own in its sequence, which must be stored. `partial` is workspace.
+/// positions up to its own in its sequence, which must be stored. `partial` is the workspace of the form of attention.
 #[allow(
     clippy::too_many_arguments,
     reason = "what computes, what is read, what is written"
@@ -41,7 +41,11 @@ pub fn attend(
     partial: &mut [f32],
 ) -> Result<()> {
     let kv = LayerCache { cache, layer };
-    attention::attend(compute.kernels, compute.pool, shape, &kv, runs, q, out, partial)?;
+    let (k, pool) = (compute.kernels, compute.pool);
+    match compute.attention {
+        Form::Tiled => attention::attend(k, pool, shape, &kv, runs, q, out, partial)?,
+        Form::TwoPass => attention::attend_two_pass(k, pool, shape, &kv, runs, q, out, partial)?,
+    }
     Ok(())
 }
 

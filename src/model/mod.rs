@@ -243,6 +243,7 @@ impl Model {
             engine.max_running,
             engine.threads,
             context,
+            engine.attention(),
         );
         let weights = gguf.data_bytes();
         let total = weights.saturating_add(kv_cache).saturating_add(workspace);

@@ -9,7 +9,7 @@ use super::rope::Rope;
 use super::times::ComponentTimes;
 use super::weights::Weight;
 use crate::error::{Error, Result};
-use crate::kernel::attention::{Run, workspace_floats};
+use crate::kernel::attention::{AttentionShape, Form, Run};
 use crate::kernel::{
     Activations, Forms, Kernels, MatmulJob, Precision, ThreadPool, for_each_chunk_mut, matmul,
 };
@@ -30,7 +30,7 @@ pub struct Row {
     pub wants_logits: bool,
 }
 
-/// What computes: kernels of one CPU level, threads, and the precision of quantized weights.
+/// What computes: kernels of one CPU level, threads, the precision of quantized weights, and the form of attention.
 #[derive(Clone, Copy)]
 pub struct Compute<'a> {
     /// Dispatch table.
@@ -39,6 +39,8 @@ pub struct Compute<'a> {
     pub pool: &'a ThreadPool,
     /// How weights are multiplied.
     pub precision: Precision,
+    /// How attention is computed; the workspace of a step must be for the same.
+    pub attention: Form,
 }
 
 impl Compute<'_> {
@@ -137,10 +139,24 @@ pub struct Widths {
 }
 
 impl Widths {
-    /// Values of workspace that attention has use for.
-    fn partial(&self, threads: usize, positions: usize) -> usize {
-        let (heads, value_dim) = (self.n_heads, self.attended / self.n_heads.max(1));
-        workspace_floats(heads, self.n_kv_heads, value_dim, threads, positions)
+    /// A layer that needs as much memory as any.
+    pub(crate) fn attention_shape(&self) -> AttentionShape {
+        let heads = self.n_heads.max(1);
+        AttentionShape {
+            n_heads: self.n_heads,
+            n_kv_heads: self.n_kv_heads,
+            key_dim: self.q / heads,
+            value_dim: self.attended / heads,
+            scale: 1.0,
+            window: None,
+            softcap: None,
+        }
+    }
+
+    /// Values of workspace that a form of attention has use for.
+    fn partial(&self, attention: Form, threads: usize, positions: usize) -> usize {
+        let s = self.attention_shape();
+        attention.workspace_floats(s.n_heads, s.n_kv_heads, s.value_dim, threads, positions)
     }
 }
 
@@ -154,7 +170,7 @@ pub struct Workspace {
     pub(super) k: Vec<f32>,
     pub(super) v: Vec<f32>,
     pub(super) attended: Vec<f32>,
-    /// Chunks of attention that other threads merge.
+    /// Of attention: chunks that other threads merge, or all scores of a row for each thread.
     pub(super) partial: Vec<f32>,
     pub(super) gate: Vec<f32>,
     pub(super) up: Vec<f32>,
@@ -170,7 +186,7 @@ pub struct Workspace {
 
 impl Workspace {
     /// Buffers for steps of up to `max_rows` rows, of which up to `max_logit_rows` want logits, of sequences of up to
-    /// `positions` positions, on a number of threads.
+    /// `positions` positions, on a number of threads, with a form of attention.
     ///
     /// # Errors
     /// When memory is short.
@@ -180,6 +196,7 @@ impl Workspace {
         max_logit_rows: usize,
         threads: usize,
         positions: usize,
+        attention: Form,
     ) -> Result<Self> {
         let max_logit_rows = max_logit_rows.min(max_rows);
         let buffer =
@@ -193,7 +210,11 @@ impl Workspace {
             k: buffer(w.k)?,
             v: buffer(w.v)?,
             attended: buffer(w.attended)?,
-            partial: memory::filled(0.0, w.partial(threads, positions), "the workspace of attention")?,
+            partial: memory::filled(
+                0.0,
+                w.partial(attention, threads, positions),
+                "the workspace of attention",
+            )?,
             gate: buffer(w.n_ff)?,
             up: buffer(w.n_ff)?,
             activations: Activations::new(max_rows, widest)?,
@@ -218,12 +239,13 @@ impl Workspace {
         max_logit_rows: usize,
         threads: usize,
         positions: usize,
+        attention: Form,
     ) -> u64 {
         let per_row = 2 * w.n_embd + w.q + w.k + w.v + w.attended + 2 * w.n_ff + 2 * w.rope_pairs;
         let quantized = w.n_embd.max(w.attended) + w.n_ff;
         let experts = w.n_experts + w.n_experts_used * w.n_embd;
         let floats = max_rows * (per_row + experts) + max_logit_rows.min(max_rows) * w.n_vocab;
-        4 * (floats + w.partial(threads, positions)) as u64 + (max_rows * quantized * 5 / 4) as u64
+        4 * (floats + w.partial(attention, threads, positions)) as u64 + (max_rows * quantized * 5 / 4) as u64
     }
 
     /// Rows a step may have.

@@ -11,6 +11,7 @@
 
 use super::EngineOptions;
 use crate::kernel::Precision;
+use crate::kernel::attention::Form;
 
 /// How large a model is, by its number of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,6 +188,15 @@ impl EngineOptions {
             (true, _) => Precision::Exact,
             (false, "bf16") => Precision::Half,
             _ => Precision::Native,
+        }
+    }
+
+    /// How these options want attention computed.
+    pub(crate) fn attention(&self) -> Form {
+        if self.flash_attention {
+            Form::Tiled
+        } else {
+            Form::TwoPass
         }
     }
 

@@ -185,6 +185,13 @@ pub const TABLE: &[OptionSpec] = &[
     ),
     row(
         Object::Engine,
+        "flash_attention",
+        Kind::Bool,
+        "true",
+        "Compute attention tile by tile, with many queries and 256 positions at a time. false: all scores of a query, then its weighted values; slower, for comparing, and it changes results slightly.",
+    ),
+    row(
+        Object::Engine,
         "exact",
         Kind::Bool,
         "false",

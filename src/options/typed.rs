@@ -100,6 +100,7 @@ option_struct! {
         f16_products: &'static str = Choice as same,
         prefix_cache: bool = Bool as same,
         prefix_policy: &'static str = Choice as same,
+        flash_attention: bool = Bool as same,
         exact: bool = Bool as same,
         manual_step: bool = Bool as same,
     }, {

@@ -82,6 +82,7 @@ impl Offer for Computing {
         ("kv_type", None),
         ("prefill_chunk", None),
         ("f16_products", None),
+        ("flash_attention", None),
         ("exact", None),
     ];
     const HEADING: &'static str = "Computing";

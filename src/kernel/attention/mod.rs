@@ -8,18 +8,24 @@
 //! A task takes a few neighbouring rows of a sequence and the query heads of one key/value head together, so that each
 //! block of keys and values is read once for all of them; where there are few rows for the threads, it takes some of the
 //! chunks only.
+//!
+//! [`attend_two_pass`] is the plain form, for comparison; a [`Form`] is one of the two.
 
 #![allow(
     unsafe_code,
     reason = "tasks write disjoint parts of the output through raw pointers"
 )]
 
+mod form;
+mod plain;
 mod plan;
 mod tile;
 
 pub use super::generic::attention::{BLOCK, CHUNK};
 use super::generic::attention::{Scores, Sums};
 use super::{KernelError, Kernels, RowType, ThreadPool};
+pub use form::Form;
+pub use plain::{attend_two_pass, two_pass_floats};
 pub use plan::workspace_floats;
 use plan::{Plan, nth_row};
 use tile::{Stats, bf16_products, merge, most_queries};

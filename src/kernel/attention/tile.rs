@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::{AttentionShape, BLOCK, CHUNK, KeyValues};
 use crate::kernel::generic::attention::{ChunkJob, SCORES};
+use crate::kernel::pool::SCRATCH;
 use crate::kernel::table::Bf16Attention;
 use crate::kernel::{Kernels, RowType};
 
@@ -28,6 +29,16 @@ pub(super) fn most_queries(s: &AttentionShape, bf16: bool, scratch: usize) -> us
     }
     let floats = scratch / 4 - packed(s);
     (floats / (SCORES + s.value_dim.next_multiple_of(LANES) + s.key_dim.div_ceil(2))).min(QUERIES_BF16)
+}
+
+/// `f32` of scratch memory that the largest task uses.
+pub(super) fn scratch_floats(s: &AttentionShape, bf16: bool) -> usize {
+    let queries = most_queries(s, bf16, SCRATCH);
+    if bf16 {
+        queries * (SCORES + s.value_dim.next_multiple_of(LANES) + s.key_dim.div_ceil(2)) + packed(s)
+    } else {
+        queries * (CHUNK + s.value_dim + s.key_dim)
+    }
 }
 
 /// Pairs of a packed block.

@@ -137,6 +137,18 @@ const VARIANTS: [(Option<usize>, Option<f32>); 4] = [
     (Some(290), Some(30.0)),
 ];
 
+/// Power of the differences from `expected`, relative to its own.
+fn nmse<T: Copy + Into<f64>>(found: &[f32], expected: &[T]) -> f64 {
+    let pairs = found
+        .iter()
+        .zip(expected)
+        .map(|(f, e)| (f64::from(*f), (*e).into()));
+    let (errors, power) = pairs.fold((0.0, 0.0), |(errors, power), (f, e)| {
+        (errors + (f - e).powi(2), power + e.powi(2))
+    });
+    errors / power
+}
+
 /// Whether products are those of bfloat16.
 fn of_bf16(k: &Kernels, ty: RowType) -> bool {
     k.level() == CpuLevel::Avx512Bf16 && ty != RowType::F32
@@ -169,6 +181,12 @@ fn attention_equals_two_plain_passes() {
                 let q = Rng(5).vec(lengths.len() * h * kd);
                 let mut out = vec![f32::NAN; lengths.len() * h * vd];
                 attend(k, &pool, &s, &cache, &runs, &q, &mut out, &mut []).unwrap();
+                let mut plain = vec![f32::NAN; out.len()];
+                let mut scores = vec![f32::NAN; two_pass_floats(2, 530)];
+                attend_two_pass(k, &pool, &s, &cache, &runs, &q, &mut plain, &mut scores).unwrap();
+                let apart = nmse(&plain, &out);
+                let most = if of_bf16(k, ty) { 1e-5 } else { 1e-11 };
+                assert!(apart <= most, "{k:?} {ty:?} {s:?}: {apart}");
                 let (mut all_errors, mut all_power) = (0.0, 0.0);
                 for (i, &n) in lengths.iter().enumerate() {
                     let expected = cache.reference(&s, i, n - 1, &q[i * h * kd..(i + 1) * h * kd]);
@@ -181,6 +199,9 @@ fn attention_equals_two_plain_passes() {
                     let power: f64 = expected.iter().map(|e| e * e).sum();
                     all_errors += error;
                     all_power += power;
+                    // The plain form multiplies f32 at every level.
+                    let plain = nmse(&plain[i * h * vd..(i + 1) * h * vd], &expected);
+                    assert!(plain <= 1e-11, "{k:?} {ty:?} {s:?} {n}, two passes: {plain}");
                     assert!(
                         of_bf16(k, ty) || error <= 1e-11 * power,
                         "{k:?} {ty:?} {s:?} {n}: {}",
@@ -261,6 +282,55 @@ fn a_row_has_the_same_bits_alone_in_any_chunk_and_with_any_number_of_threads() {
 }
 
 #[test]
+fn two_passes_give_a_row_the_same_bits_in_any_chunk_and_with_any_number_of_threads() {
+    let pools = [pool(1), pool(2), pool(4)];
+    for k in levels() {
+        for ty in TYPES {
+            for ((h, kv, kd, vd), (window, softcap)) in SHAPES.into_iter().zip(VARIANTS.into_iter().cycle()) {
+                let s = AttentionShape {
+                    window,
+                    softcap,
+                    ..shape(h, kv, kd, vd)
+                };
+                let n = 300;
+                let mut cache = Cache::random(k, ty, &s, &[n]);
+                cache.spoil(250);
+                let q = Rng(6).vec(n * h * kd);
+                let attended = |pool: &ThreadPool, ends: &[usize]| {
+                    let mut runs = vec![];
+                    let mut first = 0;
+                    for &end in ends {
+                        runs.push(Run {
+                            sequence: 0,
+                            first,
+                            rows: end - first,
+                            position: first,
+                        });
+                        first = end;
+                    }
+                    let mut out = vec![f32::NAN; n * h * vd];
+                    let mut scores = vec![f32::NAN; two_pass_floats(pool.threads(), n)];
+                    attend_two_pass(k, pool, &s, &cache, &runs, &q, &mut out, &mut scores).unwrap();
+                    out.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+                };
+                let whole = attended(&pools[0], &[n]);
+                let finite = |row: usize| {
+                    let row = &whole[row * h * vd..(row + 1) * h * vd];
+                    row.iter().all(|v| f32::from_bits(*v).is_finite())
+                };
+                assert!(finite(249) && !finite(250), "{k:?} {ty:?} {s:?}");
+                let alone: Vec<usize> = (1..=n).collect();
+                assert!(attended(&pools[1], &alone) == whole, "{k:?} {ty:?} {s:?} alone");
+                for pool in &pools[1..] {
+                    let parts = attended(pool, &[7, 40, 41, 256, n]);
+                    assert!(parts == whole, "{k:?} {ty:?} {s:?} in parts");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn shapes_and_runs_that_do_not_fit_are_errors() {
     let (k, pool) = (Kernels::for_level(CpuLevel::Scalar).unwrap(), pool(1));
     let s = shape(4, 2, 8, 8);
@@ -278,6 +348,19 @@ fn shapes_and_runs_that_do_not_fit_are_errors() {
     assert!(attended(s, run).is_ok());
     let e = attended(s, Run { rows: 3, ..run }).unwrap_err();
     assert!(e.contains("within 2 rows"), "{e}");
+    let two_passes = |run: Run, scores: usize| {
+        let (mut out, mut scores) = (vec![0.0; 64], vec![0.0; scores]);
+        attend_two_pass(k, &pool, &s, &cache, &[run], &[0.0; 64], &mut out, &mut scores)
+            .map_err(|e| e.to_string())
+    };
+    assert!(two_passes(run, BLOCK).is_ok());
+    let e = two_passes(Run { rows: 3, ..run }, 64).unwrap_err();
+    assert!(e.contains("within 2 rows"), "{e}");
+    let e = two_passes(run, BLOCK - 1).unwrap_err();
+    assert!(
+        e.contains("a workspace of 32 values for 4 positions") && e.contains("31 values"),
+        "{e}"
+    );
     assert!(
         attended(
             s,

@@ -219,6 +219,19 @@ fn attention_stays_inside_its_slices() {
                     )
                     .unwrap();
                     assert!(out.iter().all(|v| v.is_finite()));
+                    out.fill(f32::NAN);
+                    attention::attend_two_pass(
+                        k,
+                        &pool,
+                        &shape,
+                        &Block(ty, keys, values),
+                        &[run],
+                        q,
+                        out,
+                        &mut [0.0; attention::BLOCK],
+                    )
+                    .unwrap();
+                    assert!(out.iter().all(|v| v.is_finite()));
                 }
             }
         }
