@@ -21,7 +21,7 @@ impl Parts {
     /// For a product of `panels` panels in all.
     pub fn new(panels: usize, threads: usize) -> Self {
         // An even number, for tiles of two vectors of rows, and not 0 where there is nothing to compute.
-        let even = |per_thread: usize| (panels / (threads * per_thread) & !1).max(2);
+        let even = |per_thread: usize| ((panels / (threads * per_thread)) & !1).max(2);
         Self {
             large: even(LARGE_PER_THREAD),
             small: even(SMALL_PER_THREAD),
