@@ -64,7 +64,7 @@ impl<O: Offer> FromArgMatches for Flags<O> {
         for (spec, _) in Self::rows() {
             if spec.kind == Kind::Bool {
                 if matches.get_flag(spec.name) {
-                    given.push((spec.name, "true".to_string()));
+                    given.push((spec.name, (!is_on(spec)).to_string()));
                 }
             } else if let Some(text) = matches.get_one::<String>(spec.name) {
                 given.push((spec.name, text.clone()));
@@ -82,12 +82,25 @@ impl<O: Offer> FromArgMatches for Flags<O> {
     }
 }
 
-/// One flag. A bool, false by default, becomes a switch.
+/// Whether a bool is true by default.
+fn is_on(spec: &OptionSpec) -> bool {
+    spec.default == "true"
+}
+
+/// One flag. A bool becomes a switch, which turns one that is true by default off: `--no-NAME`.
 fn flag(spec: &'static OptionSpec, default: Option<&str>) -> Arg {
-    let arg = Arg::new(spec.name).long(spec.name.replace('_', "-"));
+    let long = spec.name.replace('_', "-");
     if spec.kind == Kind::Bool {
-        return arg.help(spec.doc).action(ArgAction::SetTrue);
+        let (long, help) = match is_on(spec) {
+            true => (format!("no-{long}"), format!("Turn off: {}", spec.doc)),
+            false => (long, spec.doc.to_string()),
+        };
+        return Arg::new(spec.name)
+            .long(long)
+            .help(help)
+            .action(ArgAction::SetTrue);
     }
+    let arg = Arg::new(spec.name).long(long);
     arg.value_name(match spec.kind {
         Kind::Integer { .. } => "N",
         Kind::Float { .. } => "X",
@@ -131,11 +144,21 @@ mod tests {
         for (name, default) in O::OPTIONS {
             let spec = options::find(O::OBJECT, name).unwrap();
             spec.parse(default.unwrap_or(spec.default)).unwrap();
-            assert!(
-                spec.kind != Kind::Bool || spec.default == "false",
-                "a switch cannot turn '{name}' off"
-            );
+            assert!(spec.kind != Kind::Bool || default.is_none(), "{name} is a switch");
         }
+    }
+
+    #[test]
+    fn a_switch_turns_off_what_is_on_by_default() {
+        type Computing = Flags<crate::batch::Computing>;
+        let options = |args: &[&'static str]| -> infer::options::EngineOptions {
+            let command = <Computing as clap::Args>::augment_args(Command::new("x"));
+            let matches = command.try_get_matches_from([&["x"], args].concat()).unwrap();
+            Computing::from_arg_matches(&matches).unwrap().options().unwrap()
+        };
+        assert!(options(&[]).flash_attention && options(&[]).prefix_cache);
+        let off = options(&["--no-flash-attention", "--no-prefix-cache", "--exact"]);
+        assert!(!off.flash_attention && !off.prefix_cache && off.exact);
     }
 
     #[test]

@@ -16,7 +16,8 @@ pub(super) fn summary(shared: &Shared) -> String {
     let attention = shared.options.attention();
     let bytes = |form: Form| {
         // Who has an engine has a body.
-        let shape = shared.model.body().ok()?.widths().attention_shape();
+        let mut shape = shared.model.body().ok()?.widths().attention_shape();
+        shape.precision = shared.options.precision();
         Some(form.bytes(
             machine.kernels,
             machine.kv_type,

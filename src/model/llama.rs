@@ -130,6 +130,7 @@ impl Llama {
             scale: c.attention_scale,
             window: None,
             softcap: None,
+            precision: compute.precision,
         };
         let attended = &mut ws.attended[..n * n_heads * c.value_dim];
         attend(

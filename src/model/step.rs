@@ -150,6 +150,7 @@ impl Widths {
             scale: 1.0,
             window: None,
             softcap: None,
+            precision: Precision::Native,
         }
     }
 

@@ -74,6 +74,7 @@ impl Offer for Computing {
         ("prefill_chunk", None),
         ("max_prompt_bytes", None),
         ("f16_products", None),
+        ("prefix_cache", None),
         ("flash_attention", None),
         ("exact", None),
     ];

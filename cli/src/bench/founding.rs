@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use infer::engine::Event;
 use infer::kernel::attention::{AttentionShape, Form};
-use infer::kernel::{CpuLevel, Kernels, RowType, ThreadPool};
+use infer::kernel::{CpuLevel, Kernels, Precision, RowType, ThreadPool};
 use infer::kv::{Geometry, LayerShape};
 use infer::model::Model;
 use infer::options::{EngineOptions, ModelOptions, ThreadsOptions};
@@ -326,6 +326,7 @@ fn attention_memory(figures: &mut Vec<Figure>, k: &'static Kernels, threads: usi
         scale: 1.0,
         window: None,
         softcap: None,
+        precision: Precision::Native,
     };
     let per_query = |form: Form| form.bytes_per_query(k, RowType::F16, &shape, positions);
     let saved = 100.0 * (1.0 - per_query(Form::Tiled) / per_query(Form::TwoPass));

@@ -50,7 +50,7 @@ impl Form {
     ) -> usize {
         let workspace = self.workspace_floats(s.n_heads, s.n_kv_heads, s.value_dim, threads, positions);
         let scratch = match self {
-            Self::Tiled => scratch_floats(s, bf16_products(k, ty).is_some()),
+            Self::Tiled => scratch_floats(s, bf16_products(k, ty, s.precision).is_some()),
             Self::TwoPass => 0,
         };
         workspace
@@ -68,7 +68,7 @@ impl Form {
     ) -> f64 {
         let floats = match self {
             Self::Tiled => {
-                let bf16 = bf16_products(k, ty).is_some();
+                let bf16 = bf16_products(k, ty, s.precision).is_some();
                 scratch_floats(s, bf16) as f64 / most_queries(s, bf16, SCRATCH) as f64
             }
             Self::TwoPass => two_pass_floats(1, positions) as f64,

@@ -23,7 +23,7 @@ mod tile;
 
 pub use super::generic::attention::{BLOCK, CHUNK};
 use super::generic::attention::{Scores, Sums};
-use super::{KernelError, Kernels, RowType, ThreadPool};
+use super::{KernelError, Kernels, Precision, RowType, ThreadPool};
 pub use form::Form;
 pub use plain::{attend_two_pass, two_pass_floats};
 pub use plan::workspace_floats;
@@ -50,6 +50,9 @@ pub struct AttentionShape {
     pub window: Option<usize>,
     /// Scores become cap · tanh(score / cap).
     pub softcap: Option<f32>,
+    /// How keys and values are multiplied where the level has products of bfloat16: BF16 and Q8 as such, F16 only by
+    /// [`Precision::Half`], none by [`Precision::Exact`].
+    pub precision: Precision,
 }
 
 /// Neighbouring rows of one sequence.
@@ -98,7 +101,7 @@ pub fn attend(
 ) -> Result<(), KernelError> {
     check(shape, runs, q, out)?;
     let s = shape;
-    let bf16 = bf16_products(k, kv.row_type()).is_some();
+    let bf16 = bf16_products(k, kv.row_type(), shape.precision).is_some();
     let plan = Plan::new(
         s,
         runs,

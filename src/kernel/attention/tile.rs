@@ -7,7 +7,7 @@ use super::{AttentionShape, BLOCK, CHUNK, KeyValues};
 use crate::kernel::generic::attention::{ChunkJob, SCORES};
 use crate::kernel::pool::SCRATCH;
 use crate::kernel::table::Bf16Attention;
-use crate::kernel::{Kernels, RowType};
+use crate::kernel::{Kernels, Precision, RowType};
 
 /// Most queries of a task with products of `f32`, and with products of bfloat16, where keys and values are converted once
 /// for all of them.
@@ -17,9 +17,18 @@ pub(super) const QUERIES_BF16: usize = 128;
 /// Lanes of the widest vectors.
 const LANES: usize = 16;
 
-/// The products of a level with keys and values of a type.
-pub(super) fn bf16_products(k: &'static Kernels, ty: RowType) -> Option<&'static Bf16Attention> {
-    k.bf16_attention.as_ref().filter(|_| ty != RowType::F32)
+/// The products of bfloat16 of a level, where they are precise enough for keys and values of a type: F16 has more bits.
+pub(super) fn bf16_products(
+    k: &'static Kernels,
+    ty: RowType,
+    precision: Precision,
+) -> Option<&'static Bf16Attention> {
+    let wanted = match (ty, precision) {
+        (RowType::F32, _) | (_, Precision::Exact) => false,
+        (RowType::F16, _) => precision == Precision::Half,
+        (RowType::BF16 | RowType::Q8, _) => true,
+    };
+    k.bf16_attention.as_ref().filter(|_| wanted)
 }
 
 /// Most queries of a task, so that what it needs fits the scratch memory of a worker.
@@ -76,7 +85,7 @@ impl Tile<'_> {
     ) {
         let s = self.shape;
         let queries = self.rows * self.heads;
-        let bf16 = bf16_products(self.k, kv.row_type());
+        let bf16 = bf16_products(self.k, kv.row_type(), self.shape.precision);
         // The pool's scratch memory begins at a cache line and is large enough for the largest shape.
         let scratch: &mut [f32] = bytemuck::cast_slice_mut(scratch);
         let width = if bf16.is_some() {

@@ -117,6 +117,7 @@ fn shape(n_heads: usize, n_kv_heads: usize, key_dim: usize, value_dim: usize) ->
         scale: 2.0 / (key_dim as f32).sqrt(),
         window: None,
         softcap: None,
+        precision: Precision::Half,
     }
 }
 

@@ -200,6 +200,7 @@ fn attention_stays_inside_its_slices() {
                         scale: 1.0,
                         window: None,
                         softcap: None,
+                        precision: Precision::Half,
                     };
                     let run = attention::Run {
                         sequence: 0,
