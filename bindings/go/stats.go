@@ -60,6 +60,13 @@ type Stats struct {
 	DecodeFFNShare         float64
 	DecodeProjectionShare  float64
 	DecodeSamplingShare    float64
+	PrefixLookups          uint64
+	PrefixHitTokens        uint64
+	PrefixEvictions        uint64
+	KVBytesCached          uint64
+	KVSlotsUsed            uint64
+	KVUtilization          float64
+	PrefixHitShare         float64
 }
 
 // The two structs have the same layout; these do not compile when the sizes differ.
