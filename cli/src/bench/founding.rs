@@ -514,7 +514,7 @@ fn not_yet(figures: &mut Vec<Figure>) {
         (
             "first token of a cached prompt",
             "<= 1.2 decode steps",
-            "not in this version: no prefix cache",
+            "measured by the ignored test of tests/prefix_cache.rs, on a model of your own",
         ),
     ] {
         figures.push(Figure::missing(figure, claim, note));
