@@ -313,8 +313,9 @@ impl Kernels {
         self.level
     }
 
-    /// Multiplies on registers only, about `steps` times, and answers the number of multiply-adds: the rate is what the units of one core allow, to
-    /// measure kernels against. Where the level has no products of bfloat16 they are those of `f32`.
+    /// Multiplies on registers only, in `steps` rounds of independent instructions, and answers the number of multiply-adds:
+    /// the rate is what the units of one core allow, to measure kernels against. Where the level has no products of
+    /// bfloat16 they are those of `f32`.
     pub fn multiply_on_registers(&self, products: Products, steps: usize) -> u64 {
         let f32 = (self.peak_f32, self.lanes);
         let (run, per_instruction) = match products {

@@ -86,12 +86,14 @@ mod tests {
 
     #[test]
     fn one_that_takes_turn_after_turn_does_not_starve_the_others() {
+        /// Forty times those that the others wait for, so that starving them is a failure and not a wait without end.
+        const MOST: usize = 20_000;
         let (turn, stop) = (Turn::new(), AtomicBool::new(false));
         let turns: [AtomicUsize; 3] = Default::default();
         std::thread::scope(|s| {
             // Never without the turn for longer than it takes to ask for it again.
             s.spawn(|| {
-                while !stop.load(SeqCst) {
+                while !stop.load(SeqCst) && turns[0].load(SeqCst) < MOST {
                     let _taken = turn.take();
                     turns[0].fetch_add(1, SeqCst);
                     std::thread::sleep(Duration::from_micros(100));
@@ -101,6 +103,10 @@ mod tests {
                 .map(|i| {
                     let (turn, turns) = (&turn, &turns);
                     s.spawn(move || {
+                        // Once the first has begun.
+                        while turns[0].load(SeqCst) == 0 {
+                            std::thread::yield_now();
+                        }
                         for _ in 0..20 {
                             let _taken = turn.take();
                             turns[i].fetch_add(1, SeqCst);
@@ -111,6 +117,7 @@ mod tests {
             others.into_iter().for_each(|t| t.join().unwrap());
             stop.store(true, SeqCst);
         });
-        assert!(turns[0].load(SeqCst) > 0);
+        let taken = turns[0].load(SeqCst);
+        assert!(taken < MOST, "{taken}");
     }
 }

@@ -113,7 +113,7 @@ pub enum Insert {
     New(NodeId, Key),
     /// Another block with this content is known; the offered one is not needed.
     Known(NodeId, BlockId, Key),
-    /// A longer one begins with these tokens.
+    /// It is not taken: a longer one begins with these tokens, or there is no memory for an entry.
     Covered,
 }
 
@@ -238,6 +238,9 @@ impl PrefixIndex {
         let at = (parent, Tokens::new(tokens));
         let next = self.children.range(&at..).next();
         if next.is_some_and(|((p, t), _)| *p == parent && t.as_slice().starts_with(tokens)) {
+            return Insert::Covered;
+        }
+        if self.by_key.try_reserve(1).is_err() || self.nodes.try_reserve(1).is_err() {
             return Insert::Covered;
         }
         let id = self.unused.pop().unwrap_or_else(|| {
