@@ -1,7 +1,8 @@
 //! Events: what a reader learns about its request, and the mailbox they wait in.
 //!
-//! A mailbox holds at most one event: what a slow reader has not fetched yet grows together (text is appended,
-//! token ids are appended), so a reader that sleeps never stalls a step and never holds more than its own output.
+//! A mailbox holds at most one event for each completion of its request: what a slow reader has not fetched yet grows
+//! together (text is appended, token ids are appended), so a reader that sleeps never stalls a step and never holds more
+//! than its own output.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, Weak};
@@ -129,6 +130,15 @@ pub enum Poll {
     End,
 }
 
+/// What a step adds to a completion.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Output<'a> {
+    /// Text to show.
+    pub(crate) text: &'a str,
+    /// Token ids.
+    pub(crate) tokens: &'a [u32],
+}
+
 /// Where a mailbox announces that it has something, besides its own condition variable.
 pub(crate) enum Announce {
     /// Its engine, for `wait`.
@@ -138,7 +148,7 @@ pub(crate) enum Announce {
     Queue(Weak<Queue>),
 }
 
-/// The channel between the worker and the reader of one completion.
+/// The channel between the worker and the reader of one request.
 pub(crate) struct Mailbox {
     id: u64,
     tag: u64,
@@ -151,25 +161,55 @@ pub(crate) struct Mailbox {
 
 #[derive(Default)]
 struct State {
-    pending: Event,
-    /// Something is waiting for the reader.
-    full: bool,
+    /// One for each completion.
+    choices: Vec<Choice>,
+    /// The completion a reader sees first: each has its turn.
+    next: usize,
     /// On a ready list already.
     announced: bool,
-    /// The last event was put in.
-    closed: bool,
     reading: bool,
 }
 
+/// What waits of one completion.
+#[derive(Default)]
+struct Choice {
+    pending: Event,
+    /// Something is waiting for the reader.
+    full: bool,
+    /// The last event was put in.
+    closed: bool,
+}
+
+impl Choice {
+    fn append(&mut self, output: Output<'_>) {
+        self.pending.text.push_str(output.text);
+        self.pending.tokens.extend_from_slice(output.tokens);
+        self.full = true;
+    }
+}
+
+impl State {
+    fn is_full(&self) -> bool {
+        self.choices.iter().any(|c| c.full)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.choices.iter().all(|c| c.closed)
+    }
+}
+
 impl Mailbox {
-    pub(crate) fn new(tag: u64, announce: Announce) -> Arc<Self> {
+    /// A mailbox for a number of completions.
+    pub(crate) fn new(tag: u64, choices: usize, announce: Announce) -> Arc<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let mut state = State::default();
+        state.choices.resize_with(choices, Choice::default);
         Arc::new(Self {
             id: NEXT_ID.fetch_add(1, Relaxed),
             tag,
             announce,
             listed: AtomicBool::new(false),
-            state: Mutex::default(),
+            state: Mutex::new(state),
             changed: Condvar::new(),
         })
     }
@@ -188,10 +228,11 @@ impl Mailbox {
     }
 
     /// Room for a whole completion, so that the decode step never allocates here.
-    pub(crate) fn reserve(&self, tokens: usize) {
+    pub(crate) fn reserve(&self, choice: usize, tokens: usize) {
         let mut s = self.lock();
-        s.pending.tokens.reserve(tokens);
-        s.pending.text.reserve(tokens.saturating_mul(8));
+        let pending = &mut s.choices[choice].pending;
+        pending.tokens.reserve(tokens);
+        pending.text.reserve(tokens.saturating_mul(8));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -206,32 +247,38 @@ impl Mailbox {
         }
     }
 
-    /// Adds output and tells the reader; a queue's reader when the outbox is flushed.
-    pub(crate) fn push(self: &Arc<Self>, text: &str, tokens: &[u32], outbox: &mut Outbox) {
+    /// Adds output of a completion and tells the reader; a queue's reader when the outbox is flushed.
+    pub(crate) fn push(self: &Arc<Self>, choice: usize, output: Output<'_>, outbox: &mut Outbox) {
         let mut s = self.lock();
-        if s.closed {
+        let c = &mut s.choices[choice];
+        if c.closed {
             return;
         }
-        s.pending.text.push_str(text);
-        s.pending.tokens.extend_from_slice(tokens);
+        c.append(output);
         self.announce(s, outbox);
     }
 
-    /// Adds the last text and the end; the reader is told as by [`Mailbox::push`].
-    pub(crate) fn finish(self: &Arc<Self>, text: &str, finish: Finish, outbox: &mut Outbox) {
+    /// Adds the last output of a completion and its end; the reader is told as by [`Mailbox::push`].
+    pub(crate) fn finish(
+        self: &Arc<Self>,
+        choice: usize,
+        output: Output<'_>,
+        finish: Finish,
+        outbox: &mut Outbox,
+    ) {
         let mut s = self.lock();
-        if s.closed {
+        let c = &mut s.choices[choice];
+        if c.closed {
             return;
         }
-        s.closed = true;
-        s.pending.text.push_str(text);
-        s.pending.kind = EventKind::Finished;
-        s.pending.finish = Some(finish);
+        c.append(output);
+        c.closed = true;
+        c.pending.kind = EventKind::Finished;
+        c.pending.finish = Some(finish);
         self.announce(s, outbox);
     }
 
     fn announce(self: &Arc<Self>, mut s: MutexGuard<'_, State>, outbox: &mut Outbox) {
-        s.full = true;
         let first = !std::mem::replace(&mut s.announced, true);
         let reading = s.reading;
         drop(s);
@@ -256,47 +303,55 @@ impl Mailbox {
     /// was put in before.
     pub(crate) fn abandon(&self) -> bool {
         let mut s = self.lock();
-        let ended = s.closed;
+        let ended = s.is_closed();
         if !self.is_queued() {
-            s.closed = true;
-            s.full = false;
-            s.pending = Event::default();
+            for choice in &mut s.choices {
+                *choice = Choice {
+                    closed: true,
+                    ..Choice::default()
+                };
+            }
         }
         ended
     }
 
     /// Whether the last event was put in.
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.lock().is_closed()
     }
 
     /// Whether an event waits.
     pub(crate) fn is_full(&self) -> bool {
-        self.lock().full
+        self.lock().is_full()
     }
 
-    /// Takes the waiting event if there is one.
-    pub(crate) fn take(&self, event: &mut Event) -> Poll {
+    /// Takes a waiting event if there is one, and answers whether another one is left.
+    pub(crate) fn take(&self, event: &mut Event) -> (Poll, bool) {
         let mut s = self.lock();
-        Self::take_locked(self.tag, &mut s, event)
+        let poll = Self::take_locked(self.tag, &mut s, event);
+        (poll, s.is_full())
     }
 
     fn take_locked(tag: u64, s: &mut State, event: &mut Event) -> Poll {
-        if !s.full {
-            return if s.closed { Poll::End } else { Poll::Timeout };
-        }
+        let n = s.choices.len();
+        let first = s.next;
+        let Some(choice) = (0..n).map(|i| (first + i) % n).find(|&i| s.choices[i].full) else {
+            return if s.is_closed() { Poll::End } else { Poll::Timeout };
+        };
+        let c = &mut s.choices[choice];
         // A copy, so that the worker keeps the buffers that have room: its step does not allocate.
-        let pending = &mut s.pending;
+        let pending = &mut c.pending;
         event.tag = tag;
         event.kind = pending.kind;
-        event.choice = pending.choice;
+        event.choice = choice as u32;
         event.channel = pending.channel;
         event.text.clone_from(&pending.text);
         event.tokens.clone_from(&pending.tokens);
         event.finish = pending.finish.take();
         pending.clear();
-        s.full = false;
-        s.announced = false;
+        c.full = false;
+        s.next = (choice + 1) % n;
+        s.announced = s.is_full();
         Poll::Event
     }
 

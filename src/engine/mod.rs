@@ -7,9 +7,13 @@ pub mod evaluate;
 mod event;
 #[cfg(all(test, infer_models))]
 mod models;
+mod pace;
+mod policy;
 mod queue;
 mod report;
 mod request;
+mod sampling;
+mod schedule;
 mod sequence;
 mod stats;
 mod stop;
@@ -28,6 +32,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use crate::model::ComponentTimes;
+pub(crate) use policy::SCHEDULING_POLICIES;
+
 pub use event::{Channel, Event, EventKind, Finish, FinishReason, Poll};
 pub use queue::{Queue, Wake};
 pub use request::Request;
@@ -74,11 +80,14 @@ struct Facts {
     threads: usize,
     kv_type: RowType,
     kv_token_bytes: usize,
+    kv_budget: u64,
 }
 
 #[derive(Default)]
 struct Inbox {
     queue: VecDeque<Sequence>,
+    /// Accepted so far.
+    arrivals: u64,
     /// Accepted and not ended.
     outstanding: usize,
     draining: bool,
@@ -108,6 +117,7 @@ impl Engine {
             threads: worker.pool().threads(),
             kv_type: worker.geometry().row_type(),
             kv_token_bytes: worker.geometry().token_bytes(),
+            kv_budget: counters.kv_bytes_budget.load(Relaxed),
         };
         let message = format!(
             "engine created: {}, kernels {}, {} threads, context {context}",
@@ -186,31 +196,34 @@ impl Engine {
     pub fn submit_batch(&self, options: Vec<RequestOptions>) -> Result<Vec<Request>> {
         let shared = &self.shared;
         shared.check_room(&shared.lock(), options.len())?;
-        let mut prepared = Vec::new();
+        let (mut requests, mut sequences) = (Vec::new(), Vec::new());
         for options in options {
-            prepared.push(request::prepare(shared, options)?);
+            let completions = request::prepare(shared, options)?;
+            requests.extend(completions.first().map(|first| Request::new(first, shared)));
+            sequences.extend(completions);
         }
+        let n = sequences.len();
         let mut inbox = shared.lock();
         // Others may have submitted meanwhile.
-        shared.check_room(&inbox, prepared.len())?;
-        inbox
-            .queue
-            .try_reserve(prepared.len())
-            .map_err(|_| crate::memory::MemoryError::Exhausted {
-                what: "the queue of requests".to_string(),
-                bytes: prepared.len() * size_of::<Sequence>(),
-            })?;
-        inbox.outstanding += prepared.len();
-        Counters::add(&shared.counters.requests_submitted, prepared.len() as u64);
-        let requests = prepared
-            .into_iter()
-            .map(|sequence| {
-                inbox.next_deadline = earlier(inbox.next_deadline, sequence.deadline());
-                let request = Request::new(&sequence, shared);
-                inbox.queue.push_back(sequence);
-                request
+        let room = shared.check_room(&inbox, n).and_then(|()| {
+            inbox.queue.try_reserve(n).map_err(|_| {
+                let what = "the queue of requests".to_string();
+                let bytes = n * size_of::<Sequence>();
+                crate::memory::MemoryError::Exhausted { what, bytes }.into()
             })
-            .collect();
+        });
+        if let Err(e) = room {
+            drop(inbox);
+            return Err(e);
+        }
+        inbox.outstanding += n;
+        Counters::add(&shared.counters.requests_submitted, n as u64);
+        for mut sequence in sequences {
+            inbox.arrivals += 1;
+            sequence.arrival = inbox.arrivals;
+            inbox.next_deadline = earlier(inbox.next_deadline, sequence.deadline());
+            inbox.queue.push_back(sequence);
+        }
         Counters::set(&shared.counters.queued, inbox.queue.len() as u64);
         drop(inbox);
         shared.wake.notify_all();
@@ -501,7 +514,8 @@ impl Shared {
         if !inbox.paused {
             worker.admit(&mut inbox.queue);
         }
-        Counters::set(&self.counters.queued, inbox.queue.len() as u64);
+        let waiting = inbox.queue.len() + worker.preempted();
+        Counters::set(&self.counters.queued, waiting as u64);
         let (paused, trims) = (inbox.paused, std::mem::take(&mut inbox.trims));
         drop(inbox);
         for (bytes, reply) in trims {

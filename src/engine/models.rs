@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use super::event::{Announce, Event, Finish, FinishReason, Mailbox, Poll};
+use super::event::{Announce, Event, Finish, FinishReason, Mailbox, Output, Poll};
 use super::queue::{Outbox, Queue, ReadyList};
 use crate::sync::model::{Defect, finds, holds};
 use crate::sync::thread;
@@ -30,14 +30,22 @@ fn finish() -> Finish {
 fn produce(mailbox: &Arc<Mailbox>) {
     for token in 0..2 {
         let mut outbox = Outbox::default();
-        mailbox.push("x", &[token], &mut outbox);
+        let output = Output {
+            text: "x",
+            tokens: &[token],
+        };
+        mailbox.push(0, output, &mut outbox);
     }
-    mailbox.finish("y", finish(), &mut Outbox::default());
+    let output = Output {
+        text: "y",
+        tokens: &[],
+    };
+    mailbox.finish(0, output, finish(), &mut Outbox::default());
 }
 
 fn one_reader() {
     let list = Arc::new(ReadyList::default());
-    let mailbox = Mailbox::new(1, Announce::Engine(Arc::downgrade(&list)));
+    let mailbox = Mailbox::new(1, 1, Announce::Engine(Arc::downgrade(&list)));
     let theirs = Arc::clone(&mailbox);
     let worker = thread::spawn(move || produce(&theirs));
     let (mut text, mut tokens, mut ends) = (String::new(), Vec::new(), 0);
@@ -53,12 +61,12 @@ fn one_reader() {
 
 fn freed_while_it_is_filled() {
     let list = Arc::new(ReadyList::default());
-    let mailbox = Mailbox::new(1, Announce::Engine(Arc::downgrade(&list)));
+    let mailbox = Mailbox::new(1, 1, Announce::Engine(Arc::downgrade(&list)));
     let theirs = Arc::clone(&mailbox);
     let worker = thread::spawn(move || produce(&theirs));
     mailbox.abandon();
     worker.join().unwrap();
-    assert_eq!(mailbox.take(&mut Event::default()), Poll::End);
+    assert_eq!(mailbox.take(&mut Event::default()).0, Poll::End);
 }
 
 /// Two engines report to one queue; its wake flag says at the end that it is empty.
@@ -68,7 +76,7 @@ fn a_queue() {
     let queue = Arc::new(Queue::new(Some(Box::new(move |now| shown.store(now, SeqCst)))));
     let workers: Vec<_> = (0..2)
         .map(|tag| {
-            let mailbox = Mailbox::new(tag, Announce::Queue(Arc::downgrade(&queue)));
+            let mailbox = Mailbox::new(tag, 1, Announce::Queue(Arc::downgrade(&queue)));
             thread::spawn(move || produce(&mailbox))
         })
         .collect();
@@ -93,7 +101,7 @@ fn a_queue() {
 fn a_ready_list() {
     let list = Arc::new(ReadyList::default());
     let mailboxes: Vec<_> = (0..2)
-        .map(|tag| Mailbox::new(tag, Announce::Engine(Arc::downgrade(&list))))
+        .map(|tag| Mailbox::new(tag, 1, Announce::Engine(Arc::downgrade(&list))))
         .collect();
     let workers: Vec<_> = mailboxes
         .iter()
@@ -108,7 +116,7 @@ fn a_ready_list() {
         list.wait(None, 2, &mut |mailbox| found.push(Arc::clone(mailbox)));
         for mailbox in found {
             let mut event = Event::default();
-            assert_eq!(mailbox.take(&mut event), Poll::Event);
+            assert_eq!(mailbox.take(&mut event), (Poll::Event, false));
             ended += usize::from(event.finish.is_some());
         }
     }

@@ -105,8 +105,10 @@ impl Queue {
         let mut n = 0;
         while n < events.len() {
             let Some(mailbox) = s.ready.pop_front() else { break };
-            if mailbox.take(&mut events[n]) == Poll::Event {
-                n += 1;
+            let (poll, more) = mailbox.take(&mut events[n]);
+            n += usize::from(poll == Poll::Event);
+            if more {
+                s.ready.push_back(mailbox);
             }
         }
         if s.ready.is_empty() {

@@ -8,7 +8,7 @@ use super::Shared;
 use super::event::{Announce, Event, Mailbox, Poll};
 use super::sequence::Sequence;
 use crate::error::{Error, Result};
-use crate::options::{OptionSet, Prompt, RequestOptions};
+use crate::options::{ContextOverflow, OptionSet, Prompt, RequestOptions};
 
 /// Most stop strings or stop ids of a request.
 const MAX_STOPS: usize = 1024;
@@ -84,8 +84,8 @@ impl Drop for Request {
     }
 }
 
-/// Checks the options and tokenizes the prompt.
-pub(super) fn prepare(shared: &Arc<Shared>, mut options: RequestOptions) -> Result<Sequence> {
+/// Checks the options and tokenizes the prompt; answers a sequence for each completion.
+pub(super) fn prepare(shared: &Arc<Shared>, mut options: RequestOptions) -> Result<Vec<Sequence>> {
     options.check()?;
     check_stops(&options)?;
     if !options.stop.is_empty() {
@@ -93,7 +93,7 @@ pub(super) fn prepare(shared: &Arc<Shared>, mut options: RequestOptions) -> Resu
         shared.model.tokenizer()?;
     }
     let n_vocab = shared.model.info().n_vocab;
-    let prompt = prompt_ids(shared, &mut options)?;
+    let mut prompt = prompt_ids(shared, &mut options)?;
     if prompt.is_empty() {
         return Err(Error::InvalidArgument(
             "the prompt has no tokens: give some text or ids to continue".to_string(),
@@ -104,19 +104,49 @@ pub(super) fn prepare(shared: &Arc<Shared>, mut options: RequestOptions) -> Resu
             "the prompt's id {i} is {id}, but the vocabulary has {n_vocab} tokens"
         )));
     }
-    if prompt.len() >= shared.context {
-        return Err(Error::ContextOverflow(format!(
-            "the prompt has {} tokens, but the context holds {} of prompt and completion together",
-            prompt.len(),
-            shared.context
-        )));
-    }
+    fit(shared, &options, &mut prompt)?;
     let announce = match options.queue.take() {
         Some(queue) => Announce::Queue(Arc::downgrade(&queue)),
         None => Announce::Engine(Arc::downgrade(&shared.ready)),
     };
-    let mailbox = Mailbox::new(options.tag, announce);
-    Sequence::new(options, prompt, shared.context, mailbox)
+    let mailbox = Mailbox::new(options.tag, options.n, announce);
+    let cancelled = Arc::new(AtomicBool::new(false));
+    (0..options.n as u32)
+        .map(|choice| {
+            let (mailbox, cancelled) = (Arc::clone(&mailbox), Arc::clone(&cancelled));
+            Sequence::new(&options, &prompt, shared.context, choice, mailbox, cancelled)
+        })
+        .collect()
+}
+
+/// Makes a prompt fit the context if it may be shortened.
+fn fit(shared: &Shared, options: &RequestOptions, prompt: &mut Vec<u32>) -> Result<()> {
+    let context = shared.context;
+    if options.overflow() == ContextOverflow::Error {
+        if prompt.len() < context {
+            return Ok(());
+        }
+        let machine = &shared.machine;
+        let memory = if context < shared.options.context_length {
+            format!(
+                ", because {} bytes of key/value cache hold no more at {} bytes per token (engine option kv_budget)",
+                machine.kv_budget, machine.kv_token_bytes
+            )
+        } else {
+            String::new()
+        };
+        return Err(Error::ContextOverflow(format!(
+            "the prompt has {} tokens, but the context holds {context} of prompt and completion together{memory}",
+            prompt.len(),
+        )));
+    }
+    let room = options.max_tokens.min(context.div_ceil(2));
+    let most = context.saturating_sub(room).max(1);
+    if prompt.len() > most {
+        let keep = options.context_keep.min(most / 2);
+        prompt.drain(keep..keep + prompt.len() - most);
+    }
+    Ok(())
 }
 
 fn check_stops(options: &RequestOptions) -> Result<()> {

@@ -4,23 +4,34 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::event::{Finish, FinishReason, Mailbox};
+use super::event::{Finish, FinishReason, Mailbox, Output};
 use super::queue::Outbox;
 use super::stop::StopMatcher;
 use crate::error::{Error, Result};
 use crate::kv::prefix::{Key, Prefix};
 use crate::kv::{BLOCK_TOKENS, KvCache, SequenceId};
 use crate::memory;
-use crate::options::RequestOptions;
+use crate::options::{ContextOverflow, RequestOptions};
 use crate::sample::{NoiseKey, SamplingParams};
 use crate::tokenizer::{Detokenizer, Tokenizer};
 
 /// A completion. Its tokens are the prompt and what was generated; those before `computed` are in the cache.
 pub(crate) struct Sequence {
     pub(crate) mailbox: Arc<Mailbox>,
+    /// Which completion of its request.
+    choice: u32,
+    /// When it came, among the sequences of its engine.
+    pub(crate) arrival: u64,
+    pub(crate) priority: u64,
+    /// How often others that came later were served before it.
+    pub(crate) overtaken: u32,
     pub(crate) cancelled: Arc<AtomicBool>,
     pub(crate) tokens: Vec<u32>,
     pub(crate) computed: usize,
+    /// Tokens it had when it was admitted: up to there it reads, from there on it generates.
+    goal: usize,
+    /// Nothing was computed since it was admitted.
+    untouched: bool,
     pub(crate) slot: Option<SequenceId>,
     /// Where its cached prefixes begin; `None` when it takes no part in them.
     pub(crate) root: Option<Key>,
@@ -31,8 +42,14 @@ pub(crate) struct Sequence {
     pub(crate) params: SamplingParams,
     seed: u64,
     n_prompt: usize,
-    /// Tokens of prompt and completion at most.
-    pub(crate) max_len: usize,
+    max_tokens: usize,
+    /// Most tokens of prompt and completion that it holds at a time.
+    max_len: usize,
+    overflow: ContextOverflow,
+    /// Tokens at the beginning that stay when others are dropped.
+    keep: usize,
+    /// Tokens that were dropped so that it could go on.
+    dropped: usize,
     stop_ids: Vec<u32>,
     ignore_end: bool,
     render_special: bool,
@@ -76,31 +93,39 @@ impl Ending {
 }
 
 impl Sequence {
-    /// A sequence for a tokenized prompt; `max_len` is the context.
+    /// A completion of a tokenized prompt; `context` is the most tokens it can hold.
     ///
     /// # Errors
     /// When memory is short.
     pub(crate) fn new(
-        options: RequestOptions,
-        prompt: Vec<u32>,
+        options: &RequestOptions,
+        prompt: &[u32],
         context: usize,
+        choice: u32,
         mailbox: Arc<Mailbox>,
+        cancelled: Arc<AtomicBool>,
     ) -> Result<Self> {
         let max_len = prompt.len().saturating_add(options.max_tokens).min(context);
         let mut tokens = memory::with_capacity(max_len, "the tokens of a request")?;
-        tokens.extend_from_slice(&prompt);
-        mailbox.reserve((max_len - prompt.len()).min(256));
+        tokens.extend_from_slice(prompt);
+        mailbox.reserve(choice as usize, (max_len - prompt.len()).min(256));
         let now = Instant::now();
         Ok(Self {
             mailbox,
-            cancelled: Arc::new(AtomicBool::new(false)),
+            choice,
+            arrival: 0,
+            priority: options.priority,
+            overtaken: 0,
+            cancelled,
             n_prompt: tokens.len(),
+            goal: tokens.len(),
+            untouched: true,
             tokens,
             computed: 0,
             slot: None,
             root: None,
             cache_prompt: options.cache_prompt,
-            cache_salt: options.cache_salt,
+            cache_salt: options.cache_salt.clone(),
             cached: 0,
             params: SamplingParams {
                 temperature: options.temperature,
@@ -111,12 +136,16 @@ impl Sequence {
                 repetition_window: options.repetition_window,
             },
             seed: options.seed,
+            max_tokens: options.max_tokens,
             max_len,
-            stop_ids: options.stop_ids,
+            overflow: options.overflow(),
+            keep: options.context_keep,
+            dropped: 0,
+            stop_ids: options.stop_ids.clone(),
             ignore_end: options.ignore_end_of_generation,
             render_special: options.render_special,
             detokenizer: Detokenizer::continuation(),
-            stop: StopMatcher::new(options.stop),
+            stop: StopMatcher::new(options.stop.clone()),
             submitted: now,
             started: None,
             first_token: None,
@@ -130,22 +159,52 @@ impl Sequence {
         })
     }
 
-    /// Blocks of its whole length.
-    pub(crate) fn blocks(&self) -> usize {
-        self.max_len.div_ceil(BLOCK_TOKENS)
+    /// Blocks it needs for its tokens, the next one and `growth` more.
+    pub(crate) fn next_blocks(&self, growth: usize) -> usize {
+        let tokens = (self.tokens.len() + 1 + growth).min(self.max_len);
+        tokens.div_ceil(BLOCK_TOKENS)
     }
 
-    /// Whether nothing of it was computed and something might be found instead.
+    /// Whether nothing was computed since it was admitted: something might be found instead.
     pub(crate) fn is_untouched(&self) -> bool {
-        self.root.is_some() && self.started.is_none()
+        self.untouched
+    }
+
+    /// Whether the other is a completion of the same prompt, and both have nothing else yet.
+    pub(crate) fn is_sibling(&self, other: &Sequence) -> bool {
+        let fresh = |s: &Sequence| s.generated() == 0;
+        fresh(self) && fresh(other) && self.choice != other.choice && self.mailbox.id() == other.mailbox.id()
+    }
+
+    /// Takes a place among the running ones.
+    pub(crate) fn admit(&mut self, slot: SequenceId) {
+        self.slot = Some(slot);
+        self.goal = self.tokens.len();
+        self.untouched = true;
     }
 
     /// Begins after a prefix that is in the cache.
     pub(crate) fn adopt(&mut self, kv: &mut KvCache, prefix: &Prefix) {
         if let (Some(slot), Some(root)) = (self.slot, self.root) {
             kv.adopt(slot, root, prefix);
-            self.cached = prefix.len();
-            self.computed = prefix.len();
+            self.begin_after(prefix.len());
+        }
+    }
+
+    /// Begins with what another completion holds of the same prompt. The last token is computed once more: its logits
+    /// are wanted.
+    pub(crate) fn follow(&mut self, kv: &mut KvCache, from: SequenceId) {
+        if let Some(slot) = self.slot {
+            let len = kv.len(from).min(self.tokens.len() - 1);
+            kv.share(from, slot, len);
+            self.begin_after(len);
+        }
+    }
+
+    fn begin_after(&mut self, len: usize) {
+        self.computed = len;
+        if self.started.is_none() {
+            self.cached = len;
         }
     }
 
@@ -154,13 +213,14 @@ impl Sequence {
         self.tokens.len() - self.computed
     }
 
-    /// Whether the prompt is still being computed.
+    /// Whether it is reading what it was admitted with, rather than generating.
     pub(crate) fn in_prefill(&self) -> bool {
-        self.tokens.len() == self.n_prompt
+        self.computed < self.goal
     }
 
     /// Notes that computing begins; answers how long it waited, the first time.
     pub(crate) fn start(&mut self, now: Instant) -> Option<Duration> {
+        self.untouched = false;
         if self.started.is_some() {
             return None;
         }
@@ -168,14 +228,35 @@ impl Sequence {
         Some(now.saturating_duration_since(self.submitted))
     }
 
-    /// What names the random number of the next token.
-    pub(crate) fn noise_key(&self) -> NoiseKey {
+    /// What names the random number of the token after `len` of its tokens.
+    pub(crate) fn noise_key(&self, len: usize) -> NoiseKey {
         NoiseKey {
             seed: self.seed,
-            completion: 0,
-            position: self.tokens.len() as u32,
+            completion: self.choice,
+            position: (self.dropped + len) as u32,
             draw: 0,
         }
+    }
+
+    fn generated(&self) -> usize {
+        self.dropped + self.tokens.len() - self.n_prompt
+    }
+
+    /// Generated tokens that the reader has not got.
+    fn undelivered(&self) -> &[u32] {
+        &self.tokens[self.n_prompt + self.delivered - self.dropped..]
+    }
+
+    /// Makes room in a full context: half of the tokens that need not stay are dropped, the oldest ones, and the rest is
+    /// read again.
+    fn shift(&mut self) {
+        let keep = self.keep.min(self.tokens.len() / 2);
+        let drop = (self.tokens.len() - keep).div_ceil(2);
+        self.tokens.drain(keep..keep + drop);
+        self.dropped += drop;
+        self.computed = 0;
+        self.goal = self.tokens.len();
+        self.untouched = true;
     }
 
     /// Why it has to end whatever it would generate.
@@ -239,16 +320,26 @@ impl Sequence {
                 );
             }
         }
+        if self.generated() >= self.max_tokens {
+            return (Some(Ending::plain(FinishReason::Length)), first);
+        }
         let full = self.tokens.len() >= self.max_len;
+        if full && self.overflow == ContextOverflow::Shift {
+            self.shift();
+            return (None, first);
+        }
         (full.then(|| Ending::plain(FinishReason::Length)), first)
     }
 
     /// Gives new text and tokens to the reader.
     pub(crate) fn deliver(&mut self, outbox: &mut Outbox) {
-        let generated = &self.tokens[self.n_prompt + self.delivered..];
-        if !self.text.is_empty() || !generated.is_empty() {
-            self.mailbox.push(&self.text, generated, outbox);
-            self.delivered += generated.len();
+        let output = Output {
+            text: &self.text,
+            tokens: self.undelivered(),
+        };
+        if !output.text.is_empty() || !output.tokens.is_empty() {
+            self.mailbox.push(self.choice as usize, output, outbox);
+            self.delivered = self.generated();
             self.text.clear();
         }
     }
@@ -263,12 +354,8 @@ impl Sequence {
                 self.stop.finish(&mut self.text);
             }
         }
-        let generated = &self.tokens[self.n_prompt + self.delivered..];
-        if !generated.is_empty() {
-            self.mailbox.push("", generated, outbox);
-        }
         let now = Instant::now();
-        let n_generated = self.tokens.len() - self.n_prompt;
+        let n_generated = self.generated();
         let decode_time = self
             .first_token
             .map_or(0.0, |t| now.saturating_duration_since(t).as_secs_f64());
@@ -293,6 +380,10 @@ impl Sequence {
                 0.0
             },
         };
-        self.mailbox.finish(&self.text, finish, outbox);
+        let output = Output {
+            text: &self.text,
+            tokens: self.undelivered(),
+        };
+        self.mailbox.finish(self.choice as usize, output, finish, outbox);
     }
 }

@@ -130,6 +130,8 @@ counters! {
     kv_bytes_cached: Count gauge,
     /// Token slots of the key/value blocks in use now.
     kv_slots_used: Count gauge,
+    /// Times that a running sequence gave up its memory or place to others.
+    preemptions: Count counter,
 }
 
 impl Stats {

@@ -7,15 +7,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::event::FinishReason;
+use super::pace::Pace;
+use super::policy::Policy;
 use super::queue::Outbox;
+use super::sampling::Sampled;
 use super::sequence::{Ending, Sequence};
 use super::stats::{Counters, nanoseconds};
 use crate::error::{Error, Result};
 use crate::kernel::attention::Form;
-use crate::kernel::{CpuLevel, Kernels, Precision, RowType, ThreadPool, ThreadPoolOptions, for_each_row_mut};
-use crate::kv::prefix::{Fingerprint, Namer, PolicyKind, Prefix, PrefixIndex, Secret};
+use crate::kernel::{CpuLevel, Kernels, Precision, RowType, ThreadPool, ThreadPoolOptions};
+use crate::kv::prefix::{Fingerprint, Namer, PolicyKind, PrefixIndex, Secret};
 use crate::kv::{BLOCK_TOKENS, Geometry, KvCache};
-use crate::memory::{self, MemoryError};
+use crate::memory;
 use crate::model::{ComponentTimes, Compute, Model, Row, Step, Workspace};
 use crate::options::EngineOptions;
 use crate::options::preset::Preset;
@@ -23,29 +26,37 @@ use crate::sample::Samplers;
 
 /// What the scheduler owns: only the thread that steps touches it.
 pub(crate) struct Worker {
-    model: Arc<Model>,
-    kernels: &'static Kernels,
-    pool: Arc<ThreadPool>,
+    pub(super) model: Arc<Model>,
+    pub(super) kernels: &'static Kernels,
+    pub(super) pool: Arc<ThreadPool>,
     precision: Precision,
     attention: Form,
-    kv: KvCache,
-    workspace: Workspace,
-    samplers: Samplers,
-    running: Vec<Sequence>,
-    max_running: usize,
-    prefill_chunk: usize,
-    /// The waiting request that memory was too short for, until a running one ends.
-    blocked: Option<u64>,
-    rows: Vec<Row>,
-    /// For each row with logits, in row order: its sequence in `running`.
-    sampled: Vec<usize>,
+    pub(super) kv: KvCache,
+    pub(super) workspace: Workspace,
+    pub(super) samplers: Samplers,
+    /// In the order of rank.
+    pub(super) running: Vec<Sequence>,
+    pub(super) max_running: usize,
+    pub(super) prefill_chunk: usize,
+    pub(super) pace: Pace,
+    pub(super) policy: Policy,
+    pub(super) max_overtaken: u32,
+    /// Those that had to give up their place, in the order of arrival.
+    pub(super) preempted: VecDeque<Sequence>,
+    /// The waiting sequence that memory was too short for, until a running one ends.
+    pub(super) blocked: Option<u64>,
+    pub(super) rows: Vec<Row>,
+    /// The rows with logits, in row order.
+    pub(super) sampled: Vec<Sampled>,
     /// What was chosen for it; `None` where no logit was a number.
-    chosen: Vec<Option<u32>>,
+    pub(super) chosen: Vec<Option<u32>>,
     /// Rows of this step per running sequence.
-    shares: Vec<usize>,
-    endings: Vec<Option<Ending>>,
+    pub(super) shares: Vec<usize>,
+    pub(super) endings: Vec<Option<Ending>>,
+    /// Sequences that ended since it was last asked.
+    ended: usize,
     outbox: Outbox,
-    counters: Arc<Counters>,
+    pub(super) counters: Arc<Counters>,
 }
 
 /// What an engine with these options computes with; shared with evaluation outside an engine.
@@ -152,12 +163,20 @@ impl Worker {
             running: memory::with_capacity(options.max_running, what)?,
             max_running: options.max_running,
             prefill_chunk: options.prefill_chunk,
+            pace: Pace::new(options.prefill_budget),
+            policy: Policy::from_name(options.policy).ok_or_else(|| Error::Internal {
+                place: "engine options".to_string(),
+                message: options.policy.to_string(),
+            })?,
+            max_overtaken: options.max_overtaken,
+            preempted: VecDeque::from(memory::with_capacity(options.max_running, what)?),
             blocked: None,
             rows: memory::with_capacity(max_rows, what)?,
             sampled: memory::with_capacity(options.max_running, what)?,
             chosen: memory::with_capacity(options.max_running, what)?,
             shares: memory::with_capacity(options.max_running, what)?,
             endings: memory::with_capacity(options.max_running, what)?,
+            ended: 0,
             outbox: Outbox::with_capacity(2 * options.max_running)?,
             counters,
             model,
@@ -191,118 +210,63 @@ impl Worker {
         self.publish_cache();
     }
 
-    /// Takes waiting sequences in while there is a place and memory for their whole length.
-    pub(crate) fn admit(&mut self, queue: &mut VecDeque<Sequence>) {
-        while self.running.len() < self.max_running {
-            let Some(next) = queue.front_mut() else { return };
-            let id = next.mailbox.id();
-            if self.blocked == Some(id) {
-                return;
-            }
-            if next.cache_prompt {
-                next.root = self
-                    .kv
-                    .index()
-                    .map(|index| index.root(next.cache_salt.as_bytes()));
-            }
-            let Some(prefix) = self.fitting_prefix(next) else {
-                self.blocked = Some(id);
-                return;
-            };
-            let (Some(mut sequence), Some(slot)) = (queue.pop_front(), self.kv.open()) else {
-                return;
-            };
-            sequence.slot = Some(slot);
-            sequence.adopt(&mut self.kv, &prefix);
-            self.running.push(sequence);
-        }
-    }
-
-    /// The longest cached prefix of a sequence with which its whole length has room beside the running ones; `None`
-    /// when it has none.
-    fn fitting_prefix(&self, sequence: &Sequence) -> Option<Prefix> {
-        let mut prefix = match sequence.root {
-            Some(root) => self.kv.find(root, &sequence.tokens),
-            None => Prefix::default(),
-        };
-        let others = self.running.iter().filter(|s| s.slot != sequence.slot);
-        let promised: usize = others
-            .filter_map(|s| Some(s.blocks().saturating_sub(self.kv.held_blocks(s.slot?))))
-            .sum();
-        let pool = self.kv.pool();
-        let available = pool.capacity().saturating_sub(pool.used() + promised);
-        let needed = |prefix: &Prefix| {
-            let fresh = sequence.blocks().saturating_sub(prefix.blocks.len());
-            fresh + self.kv.awakened(prefix)
-        };
-        if needed(&prefix) > available {
-            // A block to copy from is in use beside its copy: the last of the memory is better spent on tokens.
-            prefix.partial = None;
-        }
-        (needed(&prefix) <= available).then_some(prefix)
-    }
-
-    /// Looks once more before a prompt's first row: others may have computed its beginning since it was admitted.
-    fn adopt_late(&mut self, index: usize) {
-        if !self.running[index].is_untouched() {
-            return;
-        }
-        let longer = self
-            .fitting_prefix(&self.running[index])
-            .filter(|prefix| prefix.len() > self.running[index].computed);
-        if let Some(prefix) = longer {
-            self.running[index].adopt(&mut self.kv, &prefix);
-        }
+    /// Sequences that have a place or had one.
+    pub(crate) fn preempted(&self) -> usize {
+        self.preempted.len()
     }
 
     /// Ends sequences that were cancelled or whose time is up; answers how many.
     pub(crate) fn reap(&mut self) -> usize {
         let now = Instant::now();
-        let mut ended = 0;
         for i in (0..self.running.len()).rev() {
             if let Some(ending) = self.running[i].interrupted(now) {
                 self.end(i, ending);
-                ended += 1;
+            }
+        }
+        for i in (0..self.preempted.len()).rev() {
+            if let Some(ending) = self.preempted[i].interrupted(now)
+                && let Some(sequence) = self.preempted.remove(i)
+            {
+                self.finish(sequence, ending);
             }
         }
         self.outbox.flush();
-        ended
+        std::mem::take(&mut self.ended)
     }
 
     /// Ends everything in the same way; answers how many.
     pub(crate) fn end_all(&mut self, ending: &dyn Fn() -> Ending) -> usize {
-        let n = self.running.len();
         while !self.running.is_empty() {
             self.end(self.running.len() - 1, ending());
         }
+        while let Some(sequence) = self.preempted.pop_front() {
+            self.finish(sequence, ending());
+        }
         self.outbox.flush();
-        n
+        std::mem::take(&mut self.ended)
     }
 
     /// One step. Answers how many sequences ended in it.
     pub(crate) fn step(&mut self, shutdown: &dyn Fn() -> bool) -> usize {
-        let mut ended = self.reap();
+        let reaped = self.reap();
         if self.running.is_empty() {
-            return ended;
+            return reaped;
         }
-        let before = self.running.len();
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.compute(shutdown))) {
             Counters::add(&self.counters.panics, 1);
             let error = Arc::new(Error::Internal {
                 place: "a step of the engine".to_string(),
                 message: crate::panic_guard::describe(&*panic),
             });
-            if self.running.len() != before {
+            if self.ended > 0 {
                 // The shares belong to sequences that moved: none can be trusted to be whole.
                 self.shares.clear();
             }
             self.fail_step(&error);
         }
         self.outbox.flush();
-        // Counted here, because a panic loses what `compute` counted.
-        ended += before - self.running.len();
         self.publish_cache();
-        ended
+        reaped + std::mem::take(&mut self.ended)
     }
 
     /// Ends the sequences that had rows in the current step.
@@ -319,6 +283,9 @@ impl Worker {
         crate::fault::panic_at("step");
         let begin = Instant::now();
         let (prefill_rows, decode_rows) = self.plan(begin);
+        if self.rows.is_empty() {
+            return;
+        }
         let mut times = ComponentTimes::default();
         let (running, shares) = (&self.running, &self.shares);
         let cancelled = || {
@@ -353,16 +320,7 @@ impl Worker {
             Err(Error::Cancelled(_)) => return,
             Err(e) => return self.fail_step(&Arc::new(e)),
         }
-        for (sequence, &n) in self.running.iter_mut().zip(&self.shares) {
-            if let Some(slot) = sequence.slot.filter(|_| n > 0) {
-                self.kv.advance(slot, n);
-                sequence.computed += n;
-                // Others can share a prompt while its completion is still being written.
-                if let Some(root) = sequence.root.filter(|_| sequence.in_prefill()) {
-                    self.kv.seal(slot, root, &sequence.tokens);
-                }
-            }
-        }
+        self.advance();
         let sampling = Instant::now();
         self.sample(sampling);
         times.sampling += nanoseconds(sampling.elapsed());
@@ -375,111 +333,30 @@ impl Worker {
             &c.max_batch,
             self.shares.iter().filter(|n| **n > 0).count() as u64,
         );
-        c.add_step(&times, nanoseconds(begin.elapsed()), prefill_rows, decode_rows);
+        let taken = begin.elapsed();
+        c.add_step(&times, nanoseconds(taken), prefill_rows, decode_rows);
+        self.pace.record(decode_rows, prefill_rows, taken.as_secs_f64());
     }
 
-    /// Fills `rows`: one per generating sequence, and prompt tokens up to the chunk, first come first served. Answers
-    /// the numbers of prompt and of generated rows.
-    fn plan(&mut self, now: Instant) -> (usize, usize) {
-        self.rows.clear();
-        self.sampled.clear();
-        self.shares.clear();
-        let (mut prefill, mut decode) = (0, 0);
+    /// Notes that the keys and values of the step's rows are stored.
+    fn advance(&mut self) {
         for index in 0..self.running.len() {
-            if prefill < self.prefill_chunk {
-                self.adopt_late(index);
-            }
+            let n = self.shares.get(index).copied().unwrap_or(0);
             let sequence = &mut self.running[index];
-            let pending = sequence.pending();
-            let n = if sequence.in_prefill() {
-                pending.min(self.prefill_chunk - prefill)
-            } else {
-                pending
-            };
             let Some(slot) = sequence.slot.filter(|_| n > 0) else {
-                self.shares.push(0);
                 continue;
             };
-            // Admission set the blocks aside, so only the system can refuse their memory.
-            if let Err(full) = self.kv.reserve(slot, n) {
-                let what = format!("the key/value cache of a running request ({full})");
-                let bytes = full.needed * self.kv.pool().geometry().block_bytes();
-                sequence.failure = Some(Arc::new(MemoryError::Exhausted { what, bytes }.into()));
-                self.shares.push(0);
-                continue;
+            let reading = sequence.in_prefill();
+            self.kv.advance(slot, n);
+            sequence.computed += n;
+            if reading && !sequence.in_prefill() {
+                self.share_prompt(index);
             }
-            if let Some(waited) = sequence.start(now) {
-                Counters::add(&self.counters.queue_time, nanoseconds(waited));
-                Counters::raise(&self.counters.max_queue_time, nanoseconds(waited));
-                if sequence.root.is_some() {
-                    Counters::add(&self.counters.prefix_lookups, 1);
-                    Counters::add(&self.counters.prefix_hit_tokens, sequence.cached as u64);
-                }
+            // Others can share a prompt while its completion is still being written.
+            let sequence = &self.running[index];
+            if let Some(root) = sequence.root.filter(|_| reading) {
+                self.kv.seal(slot, root, &sequence.tokens);
             }
-            for i in 0..n {
-                let position = sequence.computed + i;
-                let wants_logits = i + 1 == pending;
-                self.rows.push(Row {
-                    token: sequence.tokens[position],
-                    position: position as u32,
-                    sequence: slot,
-                    wants_logits,
-                });
-            }
-            if n == pending {
-                self.sampled.push(index);
-            }
-            *(if sequence.in_prefill() {
-                &mut prefill
-            } else {
-                &mut decode
-            }) += n;
-            self.shares.push(n);
-        }
-        (prefill, decode)
-    }
-
-    /// Chooses a token for every row with logits, each on some thread.
-    fn choose(&mut self) {
-        let rows = self.sampled.len();
-        self.chosen.clear();
-        self.chosen.resize(rows, None);
-        let (kernels, running, sampled) = (self.kernels, &self.running, &self.sampled);
-        let samplers = &self.samplers;
-        for_each_row_mut(
-            &self.pool,
-            rows,
-            self.workspace.logits(),
-            (&mut self.chosen, 1),
-            |row, logits, chosen| {
-                let s = &running[sampled[row]];
-                chosen[0] = samplers
-                    .lend()
-                    .choose(kernels, logits, &s.params, &s.tokens, s.noise_key());
-            },
-        );
-    }
-
-    /// Takes the next token of every sequence whose logits are there.
-    fn sample(&mut self, now: Instant) {
-        self.endings.clear();
-        self.endings.resize_with(self.running.len(), || None);
-        self.choose();
-        let tokenizer = self.model.tokenizer_if_any();
-        for (&index, &chosen) in self.sampled.iter().zip(&self.chosen) {
-            let sequence = &mut self.running[index];
-            let Some(token) = chosen else {
-                let message = "the model produced no finite logit".to_string();
-                self.endings[index] = Some(Ending::failed(Arc::new(Error::InvalidModel(message))));
-                continue;
-            };
-            Counters::add(&self.counters.generated_tokens, 1);
-            let (ending, first) = sequence.accept(token, tokenizer, now);
-            if let Some(first) = first {
-                Counters::add(&self.counters.time_to_first_token, nanoseconds(first));
-                Counters::raise(&self.counters.max_time_to_first_token, nanoseconds(first));
-            }
-            self.endings[index] = ending;
         }
     }
 
@@ -511,6 +388,12 @@ impl Worker {
         }
         self.blocked = None;
         self.publish_cache();
+        self.finish(sequence, ending);
+    }
+
+    /// Tells the reader of a sequence without blocks that it ended.
+    fn finish(&mut self, sequence: Sequence, ending: Ending) {
+        self.ended += 1;
         self.counters.count_ending(ending.reason);
         sequence.finish(ending, &mut self.outbox);
     }

@@ -129,20 +129,26 @@ impl KvCache {
     /// `None` when no sequence can be opened.
     pub fn fork(&mut self, sequence: SequenceId) -> Option<SequenceId> {
         let new = self.open()?;
-        let len = self.len(sequence);
+        self.share(sequence, new, self.len(sequence));
+        Some(new)
+    }
+
+    /// Replaces what the sequence `to` holds by the first `len` tokens of another one, as [`KvCache::fork`].
+    pub fn share(&mut self, from: SequenceId, to: SequenceId, len: usize) {
+        self.truncate(to, 0);
         for i in 0..len.div_ceil(BLOCK_TOKENS) {
-            let block = self.tables[sequence.index()].blocks()[i];
+            let block = self.tables[from.index()].blocks()[i];
             self.retain(block);
-            self.tables[new.index()].push(block);
+            self.tables[to.index()].push(block);
         }
         let (sealed, chain) = {
-            let table = &self.tables[sequence.index()];
+            let table = &self.tables[from.index()];
             (table.sealed, table.chain)
         };
-        let table = &mut self.tables[new.index()];
+        let table = &mut self.tables[to.index()];
         table.advance(len);
         (table.sealed, table.chain) = (sealed, chain);
-        Some(new)
+        self.forget_seals(to);
     }
 
     /// Gives back memory of blocks that no sequence uses, about `bytes` of it, cached blocks in the order of eviction;

@@ -10,7 +10,8 @@ mod typed;
 
 pub use table::{CPU_LEVELS, KV_TYPES, MAX_TOKENS_LIMIT, TABLE};
 pub use typed::{
-    EngineOptions, LogCallback, LogLevel, LogRecord, ModelOptions, Prompt, RequestOptions, ThreadsOptions,
+    ContextOverflow, EngineOptions, LogCallback, LogLevel, LogRecord, ModelOptions, Prompt, RequestOptions,
+    ThreadsOptions,
 };
 
 /// The object an option belongs to.

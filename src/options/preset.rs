@@ -216,7 +216,10 @@ impl EngineOptions {
                 self.context_length,
                 sized.context_length.min(subject.context_length),
             ),
-            max_running: or(self.max_running, sized.max_running),
+            max_running: match self.batching {
+                true => or(self.max_running, sized.max_running),
+                false => 1,
+            },
             max_queued: or(self.max_queued, preset.max_queued),
             prefill_chunk: or(self.prefill_chunk, sized.prefill_chunk),
             ..self.clone()

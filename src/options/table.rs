@@ -2,6 +2,7 @@
 
 use super::preset::PRESET_NAMES;
 use super::{Kind, Object, OptionSpec};
+use crate::engine::SCHEDULING_POLICIES;
 use crate::kv::prefix::policy::POLICY_NAMES;
 
 const fn row(
@@ -54,6 +55,9 @@ pub const F16_PRODUCTS: &[&str] = &["f32", "bf16"];
 
 /// Words for the element type of the KV cache.
 pub const KV_TYPES: &[&str] = &["auto", "f32", "f16", "bf16", "q8"];
+
+/// Words of the option `context_overflow`.
+pub const CONTEXT_OVERFLOWS: &[&str] = &["error", "truncate", "shift"];
 
 /// Every option there is.
 pub const TABLE: &[OptionSpec] = &[
@@ -143,6 +147,27 @@ pub const TABLE: &[OptionSpec] = &[
     ),
     row(
         Object::Engine,
+        "batching",
+        Kind::Bool,
+        "true",
+        "Compute several sequences in one step. false: one at a time, as if max_running were 1.",
+    ),
+    row(
+        Object::Engine,
+        "policy",
+        Kind::Choice(SCHEDULING_POLICIES),
+        "fcfs",
+        "Which waiting request is served first: fcfs (first come, first served), priority (the highest priority of a request, which also takes the place of a running lower one), or cached_prefix (the one of which most is cached). Results do not depend on it.",
+    ),
+    row(
+        Object::Engine,
+        "max_overtaken",
+        integer(0, u32::MAX as u64),
+        "64",
+        "How often requests that came later may be served before one: then it is next, whatever the policy says.",
+    ),
+    row(
+        Object::Engine,
         "max_queued",
         integer(0, 1 << 20),
         "0",
@@ -154,6 +179,13 @@ pub const TABLE: &[OptionSpec] = &[
         integer(0, 1 << 16),
         "0",
         "Prompt tokens computed in one step, shared by all sequences that are reading their prompt; 0 chooses by the preset and the model's size. Results do not depend on it.",
+    ),
+    row(
+        Object::Engine,
+        "prefill_budget",
+        float(0.0, 1e6),
+        "2",
+        "Time that prompts may take of a step in which other sequences generate, in steps without prompts as measured; 0 gives them whole chunks. Smaller values keep the answers flowing, larger ones read prompts faster.",
     ),
     row(
         Object::Engine,
@@ -210,6 +242,34 @@ pub const TABLE: &[OptionSpec] = &[
         integer(1, MAX_TOKENS_LIMIT),
         "256",
         "Tokens to generate at most; the context may end a completion earlier.",
+    ),
+    row(
+        Object::Request,
+        "n",
+        integer(1, 128),
+        "1",
+        "Completions of the prompt, which is computed once. Each has its own random numbers and events, told apart by their choice.",
+    ),
+    row(
+        Object::Request,
+        "priority",
+        integer(0, 1000),
+        "500",
+        "With the engine's policy priority: higher ones are served first.",
+    ),
+    row(
+        Object::Request,
+        "context_overflow",
+        Kind::Choice(CONTEXT_OVERFLOWS),
+        "error",
+        "What happens when the context is full. error: a prompt too long is refused, a completion ends. truncate: the oldest tokens of a prompt too long are dropped, as many as leave room for max_tokens, or for half of the context. shift: that, and a completion that fills the context drops the older half of its tokens, reads the rest again and goes on.",
+    ),
+    row(
+        Object::Request,
+        "context_keep",
+        integer(0, 1 << 31),
+        "0",
+        "Tokens at the beginning of the prompt that are never dropped, such as instructions; at most half of the context.",
     ),
     row(
         Object::Request,

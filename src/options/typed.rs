@@ -42,6 +42,9 @@ fn same<T>(v: T) -> T {
 fn to_usize(v: u64) -> usize {
     usize::try_from(v).unwrap_or(usize::MAX)
 }
+fn to_u32(v: u64) -> u32 {
+    u32::try_from(v).unwrap_or(u32::MAX)
+}
 fn to_f32(v: f64) -> f32 {
     v as f32
 }
@@ -94,8 +97,12 @@ option_struct! {
         context_length: usize = Integer as to_usize,
         kv_budget: u64 = Integer as same,
         max_running: usize = Integer as to_usize,
+        batching: bool = Bool as same,
+        policy: &'static str = Choice as same,
+        max_overtaken: u32 = Integer as to_u32,
         max_queued: usize = Integer as to_usize,
         prefill_chunk: usize = Integer as to_usize,
+        prefill_budget: f64 = Float as same,
         max_prompt_bytes: usize = Integer as to_usize,
         f16_products: &'static str = Choice as same,
         prefix_cache: bool = Bool as same,
@@ -130,6 +137,10 @@ option_struct! {
     /// Options of a request.
     RequestOptions, Object::Request, {
         max_tokens: usize = Integer as to_usize,
+        n: usize = Integer as to_usize,
+        priority: u64 = Integer as same,
+        context_overflow: &'static str = Choice as same,
+        context_keep: usize = Integer as to_usize,
         temperature: f32 = Float as to_f32,
         top_k: usize = Integer as to_usize,
         top_p: f32 = Float as to_f32,
@@ -154,6 +165,28 @@ option_struct! {
         stop_ids: Vec<u32>,
         /// Where events go instead of the request itself.
         queue: Option<Arc<crate::engine::Queue>>,
+    }
+}
+
+/// What happens when a context is full: the option `context_overflow`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContextOverflow {
+    /// A prompt too long is refused, a completion ends.
+    Error,
+    /// The oldest tokens of a prompt too long are dropped.
+    Truncate,
+    /// That, and a completion drops its oldest tokens and goes on.
+    Shift,
+}
+
+impl RequestOptions {
+    /// The option `context_overflow`.
+    pub fn overflow(&self) -> ContextOverflow {
+        match self.context_overflow {
+            "truncate" => ContextOverflow::Truncate,
+            "shift" => ContextOverflow::Shift,
+            _ => ContextOverflow::Error,
+        }
     }
 }
 

@@ -1,0 +1,135 @@
+//! How many prompt tokens a step may compute so that those who generate hardly notice.
+//!
+//! Results do not depend on it, so it may follow what steps are measured to take: a step gives prompts as much time as a
+//! given number of steps without them would take. Alone, a prompt gets whole chunks.
+
+/// Rows a prompt gets beside generating sequences before anything is known.
+const FIRST: usize = 8;
+/// Steps after which a measured time is measured once more.
+const FRESH: u64 = 64;
+/// Powers of two of generating rows that are told apart.
+const SIZES: usize = 13;
+
+/// Seconds of a step without prompts.
+#[derive(Debug, Clone, Copy, Default)]
+struct Measured {
+    seconds: f64,
+    /// The step it was measured in.
+    at: u64,
+}
+
+/// What steps were measured to take.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Time for prompts, in steps without them; 0 for no limit.
+    budget: f64,
+    step: u64,
+    /// By the number of generating rows, as a power of two.
+    decode: [Option<Measured>; SIZES],
+    /// Of a prompt's row beside generating sequences.
+    row_seconds: Option<f64>,
+}
+
+impl Pace {
+    pub(super) fn new(budget: f64) -> Self {
+        Self {
+            budget,
+            step: 0,
+            decode: [None; SIZES],
+            row_seconds: None,
+        }
+    }
+
+    /// Prompt rows for the next step with so many generating rows; `most` when there are none.
+    pub(super) fn chunk(&self, generating: usize, most: usize) -> usize {
+        if generating == 0 || self.budget == 0.0 {
+            return most;
+        }
+        let Some(decode) = self.decode[size(generating)].filter(|m| self.step - m.at < FRESH) else {
+            // One step shows how long it takes without prompts.
+            return 0;
+        };
+        let rows = match self.row_seconds {
+            None => FIRST as f64,
+            Some(row) => self.budget * decode.seconds / row.max(1e-9),
+        };
+        (rows as usize).clamp(1, most)
+    }
+
+    /// Notes what a step took.
+    pub(super) fn record(&mut self, generating: usize, prompt: usize, seconds: f64) {
+        self.step += 1;
+        if generating == 0 {
+            return;
+        }
+        let known = &mut self.decode[size(generating)];
+        if prompt == 0 {
+            let seconds = match *known {
+                Some(m) if self.step - m.at < 4 * FRESH => mean(m.seconds, seconds, 0.25),
+                _ => seconds,
+            };
+            *known = Some(Measured {
+                seconds,
+                at: self.step,
+            });
+        } else if let Some(decode) = *known {
+            let row = (seconds - decode.seconds).max(0.1 * seconds) / prompt as f64;
+            self.row_seconds = Some(self.row_seconds.map_or(row, |old| mean(old, row, 0.5)));
+        }
+    }
+}
+
+fn size(generating: usize) -> usize {
+    (generating.max(1).ilog2() as usize).min(SIZES - 1)
+}
+
+fn mean(old: f64, new: f64, weight: f64) -> f64 {
+    old + (new - old) * weight
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Steps of a machine where a generating row takes `decode` seconds once and a prompt's row `row`.
+    fn run(pace: &mut Pace, steps: usize, decode: f64, row: f64) -> Vec<usize> {
+        let mut chunks = Vec::new();
+        for _ in 0..steps {
+            let n = pace.chunk(3, 512);
+            pace.record(3, n, decode + row * n as f64);
+            chunks.push(n);
+        }
+        chunks
+    }
+
+    #[test]
+    fn a_prompt_alone_gets_whole_chunks() {
+        assert_eq!(Pace::new(2.0).chunk(0, 512), 512);
+        assert_eq!(Pace::new(0.0).chunk(7, 512), 512);
+    }
+
+    #[test]
+    fn beside_others_it_gets_the_time_of_the_budget() {
+        let mut pace = Pace::new(2.0);
+        let chunks = run(&mut pace, 20, 0.020, 0.004);
+        assert_eq!(&chunks[..3], [0, FIRST, 10]);
+        assert!(chunks[3..].iter().all(|&n| (9..=10).contains(&n)), "{chunks:?}");
+    }
+
+    #[test]
+    fn it_follows_rows_that_become_slower() {
+        let mut pace = Pace::new(2.0);
+        run(&mut pace, 20, 0.020, 0.001);
+        let chunks = run(&mut pace, 20, 0.020, 0.010);
+        assert!((3..=4).contains(chunks.last().unwrap()), "{chunks:?}");
+    }
+
+    #[test]
+    fn it_measures_again_and_never_stands_still() {
+        let mut pace = Pace::new(0.01);
+        let chunks = run(&mut pace, 300, 0.020, 1.0);
+        let pauses = chunks.iter().filter(|n| **n == 0).count();
+        assert!((4..=6).contains(&pauses), "{pauses}");
+        assert!(chunks.iter().all(|n| *n <= FIRST), "{chunks:?}");
+    }
+}

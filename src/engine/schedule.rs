@@ -1,0 +1,316 @@
+//! Which sequences run, and what each step computes of them.
+//!
+//! A request is admitted when a place is free and memory holds its prompt and a little more; memory for what it generates
+//! is taken as it grows. When none is left, the sequence of the lowest rank gives up its place: its blocks stay in the
+//! prefix cache as long as nobody needs them, it waits in the line of its rank, and later goes on with the same tokens,
+//! because the same tokens give the same keys and values.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::policy::{Policy, Rank};
+use super::sampling::Sampled;
+use super::sequence::Sequence;
+use super::stats::{Counters, nanoseconds};
+use super::worker::Worker;
+use crate::kv::prefix::Prefix;
+use crate::kv::{BLOCK_TOKENS, KvFull, SequenceId};
+use crate::memory::MemoryError;
+use crate::model::Row;
+
+/// Waiting requests that are compared; those behind them came later.
+const HORIZON: usize = 1024;
+/// The same where a comparison looks a prompt up.
+const HORIZON_OF_LOOKUPS: usize = 32;
+
+/// Where a sequence waits.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// It ran before.
+    Preempted(usize),
+    Queued(usize),
+}
+
+/// What asking for the memory of a step's rows brought.
+enum Room {
+    There,
+    /// The sequence itself had to go.
+    Lost,
+    Refused(KvFull),
+}
+
+impl Worker {
+    /// Takes waiting sequences in while there is a place and memory for them.
+    pub(crate) fn admit(&mut self, queue: &mut VecDeque<Sequence>) {
+        loop {
+            let full = self.running.len() == self.max_running;
+            if full && self.policy != Policy::Priority {
+                return;
+            }
+            let Some((place, rank)) = self.first_in_line(queue) else {
+                return;
+            };
+            let waiting = self.waiting(place, queue);
+            if self.blocked == waiting.map(|s| s.arrival) {
+                return;
+            }
+            let fitting = match waiting {
+                Some(sequence) if !full => self.fitting_prefix(sequence),
+                _ => None,
+            };
+            let Some(prefix) = fitting else {
+                if self.yields_to(&rank) {
+                    self.preempt_last();
+                    continue;
+                }
+                if !full {
+                    self.blocked = waiting.map(|s| s.arrival);
+                }
+                return;
+            };
+            let taken = match place {
+                Place::Preempted(i) => self.preempted.remove(i),
+                Place::Queued(i) => queue.remove(i),
+            };
+            let (Some(mut sequence), Some(slot)) = (taken, self.kv.open()) else {
+                return;
+            };
+            for other in self.preempted.iter_mut().chain(queue.iter_mut().take(HORIZON)) {
+                if other.arrival < sequence.arrival {
+                    other.overtaken += 1;
+                }
+            }
+            sequence.admit(slot);
+            sequence.adopt(&mut self.kv, &prefix);
+            let rank = self.rank(&sequence);
+            let at = self.running.partition_point(|s| self.rank(s) < rank);
+            self.running.insert(at, sequence);
+        }
+    }
+
+    fn waiting<'a>(&'a self, place: Place, queue: &'a VecDeque<Sequence>) -> Option<&'a Sequence> {
+        match place {
+            Place::Preempted(i) => self.preempted.get(i),
+            Place::Queued(i) => queue.get(i),
+        }
+    }
+
+    /// The rank of a running sequence.
+    fn rank(&self, sequence: &Sequence) -> Rank {
+        Rank::new(self.policy, self.max_overtaken, sequence, 0)
+    }
+
+    /// Who is next, and its rank.
+    fn first_in_line(&mut self, queue: &mut VecDeque<Sequence>) -> Option<(Place, Rank)> {
+        let horizon = match self.policy {
+            Policy::FirstCome => 1,
+            Policy::Priority => HORIZON,
+            Policy::CachedPrefix => HORIZON_OF_LOOKUPS,
+        };
+        if let Some(index) = self.kv.index() {
+            let rootless = |s: &&mut Sequence| s.root.is_none() && s.cache_prompt;
+            for s in queue.iter_mut().take(horizon).filter(rootless) {
+                s.root = Some(index.root(s.cache_salt.as_bytes()));
+            }
+        }
+        let cached = |s: &Sequence| match (self.policy, s.root) {
+            (Policy::CachedPrefix, Some(root)) => self.kv.find(root, &s.tokens).len(),
+            _ => 0,
+        };
+        let rank = |s: &Sequence| Rank::new(self.policy, self.max_overtaken, s, cached(s));
+        let preempted = self.preempted.iter().enumerate();
+        let preempted = preempted.map(|(i, s)| (Place::Preempted(i), rank(s)));
+        let queued = queue.iter().enumerate().take(horizon);
+        let queued = queued.map(|(i, s)| (Place::Queued(i), rank(s)));
+        preempted.chain(queued).min_by_key(|(_, rank)| *rank)
+    }
+
+    /// Whether the last running sequence has to go for one of this rank.
+    fn yields_to(&self, rank: &Rank) -> bool {
+        let last = self.running.last().map(|s| self.rank(s));
+        self.policy == Policy::Priority && last.is_some_and(|last| rank.outranks(&last))
+    }
+
+    /// The longest cached prefix of a sequence with which it has room beside the running ones; `None` when it has none.
+    fn fitting_prefix(&self, sequence: &Sequence) -> Option<Prefix> {
+        let others = || self.running.iter().filter(|s| s.arrival != sequence.arrival);
+        let promised: usize = others()
+            .filter_map(|s| Some(s.next_blocks(0).saturating_sub(self.kv.held_blocks(s.slot?))))
+            .sum();
+        let pool = self.kv.pool();
+        let available = pool.capacity().saturating_sub(pool.used() + promised);
+        // Room to grow keeps those who come from pushing each other out at once.
+        let growth = if others().next().is_some() {
+            BLOCK_TOKENS
+        } else {
+            0
+        };
+        if others().any(|s| s.is_sibling(sequence)) {
+            let own = 1 + usize::from(growth > 0);
+            return (own <= available).then(Prefix::default);
+        }
+        let mut prefix = match sequence.root {
+            Some(root) => self.kv.find(root, &sequence.tokens),
+            None => Prefix::default(),
+        };
+        let needed = |prefix: &Prefix| {
+            let fresh = sequence.next_blocks(growth).saturating_sub(prefix.blocks.len());
+            fresh + self.kv.awakened(prefix)
+        };
+        if needed(&prefix) > available {
+            // A block to copy from is in use beside its copy: the last of the memory is better spent on tokens.
+            prefix.partial = None;
+        }
+        (needed(&prefix) <= available).then_some(prefix)
+    }
+
+    /// Looks once more before a sequence's first row: others may have computed its beginning since it was admitted. One
+    /// that dropped tokens gives up what it held of them.
+    fn adopt_late(&mut self, index: usize) {
+        let sequence = &self.running[index];
+        let Some(slot) = sequence.slot.filter(|_| sequence.is_untouched()) else {
+            return;
+        };
+        let stale = self.kv.len(slot) > sequence.computed;
+        if stale {
+            self.kv.truncate(slot, 0);
+        }
+        if sequence.root.is_none() {
+            return;
+        }
+        let longer = self
+            .fitting_prefix(sequence)
+            .filter(|prefix| stale || prefix.len() > sequence.computed);
+        if let Some(prefix) = longer {
+            self.running[index].adopt(&mut self.kv, &prefix);
+        }
+    }
+
+    /// Whether another completion of the same request is reading the prompt for this one too.
+    fn waits_for_sibling(&self, index: usize) -> bool {
+        let sequence = &self.running[index];
+        let reads = |s: &Sequence| s.in_prefill() && s.is_sibling(sequence);
+        sequence.is_untouched() && self.running[..index].iter().any(reads)
+    }
+
+    /// Gives what a sequence has of its prompt to the completions of the same request that wait for it.
+    pub(super) fn share_prompt(&mut self, index: usize) {
+        let Some(from) = self.running[index].slot else {
+            return;
+        };
+        for other in index + 1..self.running.len() {
+            let (leader, follower) = (&self.running[index], &self.running[other]);
+            if follower.is_untouched() && follower.is_sibling(leader) {
+                self.running[other].follow(&mut self.kv, from);
+            }
+        }
+    }
+
+    /// Takes a sequence out of the running ones; it waits for its turn to go on.
+    fn preempt_last(&mut self) {
+        let Some(mut sequence) = self.running.pop() else {
+            return;
+        };
+        if let Some(slot) = sequence.slot.take() {
+            match sequence.root {
+                Some(root) => self.kv.close_keeping(slot, root, &sequence.tokens),
+                None => self.kv.close(slot),
+            }
+        }
+        sequence.computed = 0;
+        sequence.overtaken += u32::from(self.policy != Policy::FirstCome);
+        self.blocked = None;
+        Counters::add(&self.counters.preemptions, 1);
+        let at = self.preempted.partition_point(|s| s.arrival < sequence.arrival);
+        self.preempted.insert(at, sequence);
+    }
+
+    /// Memory for the next rows of a sequence, if need be that of sequences after it.
+    fn make_room(&mut self, index: usize, slot: SequenceId, rows: usize) -> Room {
+        loop {
+            let Err(full) = self.kv.reserve(slot, rows) else {
+                return Room::There;
+            };
+            if index + 1 < self.running.len() {
+                self.preempt_last();
+            } else if index > 0 {
+                self.preempt_last();
+                return Room::Lost;
+            } else {
+                // Alone, every sequence fits: the system has refused the memory.
+                return Room::Refused(full);
+            }
+        }
+    }
+
+    /// Fills `rows`: one per generating sequence, and prompt tokens up to the chunk, in the order of rank. Answers the
+    /// numbers of prompt and of generated rows.
+    pub(super) fn plan(&mut self, now: Instant) -> (usize, usize) {
+        self.rows.clear();
+        self.sampled.clear();
+        self.shares.clear();
+        let generating = self.running.iter().filter(|s| !s.in_prefill()).count();
+        let chunk = self.pace.chunk(generating, self.prefill_chunk);
+        let (mut prefill, mut decode) = (0, 0);
+        let mut index = 0;
+        while index < self.running.len() {
+            let waits = self.waits_for_sibling(index);
+            if prefill < chunk && !waits {
+                self.adopt_late(index);
+            }
+            let sequence = &self.running[index];
+            let pending = sequence.pending();
+            let reading = sequence.in_prefill();
+            let n = match reading {
+                _ if waits => 0,
+                true => pending.min(chunk - prefill),
+                false => pending,
+            };
+            let Some(slot) = sequence.slot.filter(|_| n > 0) else {
+                self.shares.push(0);
+                index += 1;
+                continue;
+            };
+            match self.make_room(index, slot, n) {
+                Room::There => {}
+                Room::Lost => break,
+                Room::Refused(full) => {
+                    let what = format!("the key/value cache of a running request ({full})");
+                    let bytes = full.needed * self.kv.pool().geometry().block_bytes();
+                    self.running[index].failure =
+                        Some(Arc::new(MemoryError::Exhausted { what, bytes }.into()));
+                    self.shares.push(0);
+                    index += 1;
+                    continue;
+                }
+            }
+            let sequence = &mut self.running[index];
+            if let Some(waited) = sequence.start(now) {
+                Counters::add(&self.counters.queue_time, nanoseconds(waited));
+                Counters::raise(&self.counters.max_queue_time, nanoseconds(waited));
+                if sequence.root.is_some() {
+                    Counters::add(&self.counters.prefix_lookups, 1);
+                    Counters::add(&self.counters.prefix_hit_tokens, sequence.cached as u64);
+                }
+            }
+            for i in 0..n {
+                let position = sequence.computed + i;
+                self.rows.push(Row {
+                    token: sequence.tokens[position],
+                    position: position as u32,
+                    sequence: slot,
+                    wants_logits: i + 1 == pending,
+                });
+            }
+            if n == pending {
+                let len = sequence.tokens.len();
+                self.sampled.push(Sampled { sequence: index, len });
+            }
+            *(if reading { &mut prefill } else { &mut decode }) += n;
+            self.shares.push(n);
+            index += 1;
+        }
+        (prefill, decode)
+    }
+}
