@@ -89,31 +89,35 @@ fn a_restored_prefix_gives_the_output_of_a_cold_run() {
 #[test]
 fn a_state_ends_where_the_given_tokens_end() {
     let model = load(&demo_model());
-    let saving = engine(&model, of_type("f16"));
-    let prompt = tokens(5 * BLOCK + 20, 2);
-    generate(&saving, sampled(&prompt, ""));
-    for n in [0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 7, prompt.len()] {
-        let state = saving.save_state(&prompt[..n], b"").unwrap();
-        let restored = engine(&model, of_type("f16"));
-        assert_eq!(restored.restore_state(&state, b"").unwrap(), n);
-        let output = generate(&restored, sampled(&prompt, ""));
-        assert_eq!(output.finish.cached_tokens, n.min(prompt.len() - 1));
-        assert_eq!(output.tokens, cold(&model, "f16", &prompt));
-        // What was computed after them is not in it.
-        let only = engine(&model, of_type("f16"));
-        generate(&only, sampled(&prompt[..n.max(1)], ""));
-        if n > 0 {
-            assert_eq!(only.save_state(&prompt[..n], b"").unwrap(), state, "{n}");
+    for kv_type in ["f32", "f16", "bf16", "q8"] {
+        let saving = engine(&model, of_type(kv_type));
+        let prompt = tokens(5 * BLOCK + 20, 2);
+        generate(&saving, sampled(&prompt, ""));
+        for n in [1, BLOCK - 1, BLOCK, 2 * BLOCK + 7, prompt.len()] {
+            let state = saving.save_state(&prompt[..n], b"").unwrap();
+            let restored = engine(&model, of_type(kv_type));
+            assert_eq!(restored.restore_state(&state, b"").unwrap(), n);
+            let output = generate(&restored, sampled(&prompt, ""));
+            assert_eq!(output.finish.cached_tokens, n.min(prompt.len() - 1));
+            assert_eq!(output.tokens, cold(&model, kv_type, &prompt));
+            // Nothing is in it of what was computed after them.
+            let only = engine(&model, of_type(kv_type));
+            generate(&only, sampled(&prompt[..n], ""));
+            assert_eq!(
+                only.save_state(&prompt[..n], b"").unwrap(),
+                state,
+                "{kv_type} {n}"
+            );
+        }
+        for unknown in [
+            saving.save_state(&tokens(50, 3), b""),
+            saving.save_state(&[], b""),
+        ] {
+            let unknown = unknown.unwrap();
+            assert!(unknown.len() < 1024);
+            assert_eq!(saving.restore_state(&unknown, b"").unwrap(), 0);
         }
     }
-    let unknown = saving.save_state(&tokens(50, 3), b"").unwrap();
-    assert!(unknown.len() < 1024);
-    assert_eq!(
-        engine(&model, of_type("f16"))
-            .restore_state(&unknown, b"")
-            .unwrap(),
-        0
-    );
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod event;
 mod models;
 mod pace;
 mod policy;
+mod prefix;
 mod queue;
 mod report;
 mod request;

@@ -93,7 +93,7 @@ impl<'a> Client<'a> {
         round: u32,
         seed: usize,
     ) -> Self {
-        let seed = u64::from(round) << 32 | seed as u64 + 1;
+        let seed = (u64::from(round) << 32) + seed as u64 + 1;
         Self {
             engines,
             engine: &engines[engine],

@@ -152,5 +152,7 @@ fn report(engines: &[Engine], counts: &Counts) {
         counts.longest
     );
     let panics = sum(&|s| s.panics);
-    assert_eq!(counts.failed > 0, panics > 0 && cfg!(infer_faults));
+    assert_eq!(panics > 0, cfg!(infer_faults));
+    // Those that failed may all have been abandoned, but none fails without a panic.
+    assert!(counts.failed == 0 || panics > 0);
 }
