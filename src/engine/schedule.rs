@@ -129,7 +129,8 @@ impl Worker {
     /// Whether the last running sequence has to go for one of this rank.
     fn yields_to(&self, rank: &Rank) -> bool {
         let last = self.running.last().map(|s| self.rank(s));
-        self.policy == Policy::Priority && last.is_some_and(|last| rank.outranks(&last))
+        let pushes = self.policy == Policy::Priority && rank.patient();
+        pushes && last.is_some_and(|last| rank.outranks(&last))
     }
 
     /// The longest cached prefix of a sequence with which it has room beside the running ones; `None` when it has none.
