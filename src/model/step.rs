@@ -154,10 +154,11 @@ impl Widths {
         }
     }
 
-    /// Values of workspace that a form of attention has use for.
-    fn partial(&self, attention: Form, threads: usize, positions: usize) -> usize {
+    /// Values of workspace that a form of attention has use for, with up to `rows` sequences that share their beginning.
+    fn partial(&self, attention: Form, threads: usize, positions: usize, rows: usize) -> usize {
         let s = self.attention_shape();
-        attention.workspace_floats(s.n_heads, s.n_kv_heads, s.value_dim, threads, positions)
+        let floats = attention.workspace_floats(s.n_heads, s.n_kv_heads, s.value_dim, threads, positions);
+        floats.max(2 * rows * s.n_heads)
     }
 }
 
@@ -213,7 +214,7 @@ impl Workspace {
             attended: buffer(w.attended)?,
             partial: memory::filled(
                 0.0,
-                w.partial(attention, threads, positions),
+                w.partial(attention, threads, positions, max_logit_rows),
                 "the workspace of attention",
             )?,
             gate: buffer(w.n_ff)?,
@@ -246,7 +247,8 @@ impl Workspace {
         let quantized = w.n_embd.max(w.attended) + w.n_ff;
         let experts = w.n_experts + w.n_experts_used * w.n_embd;
         let floats = max_rows * (per_row + experts) + max_logit_rows.min(max_rows) * w.n_vocab;
-        4 * (floats + w.partial(attention, threads, positions)) as u64 + (max_rows * quantized * 5 / 4) as u64
+        4 * (floats + w.partial(attention, threads, positions, max_logit_rows.min(max_rows))) as u64
+            + (max_rows * quantized * 5 / 4) as u64
     }
 
     /// Rows a step may have.
@@ -293,7 +295,7 @@ impl Step<'_> {
                 self.workspace.max_logit_rows
             )));
         }
-        super::attention::find_runs(self.rows, &mut self.workspace.runs);
+        super::attention::find_runs(self.kv, self.rows, &mut self.workspace.runs);
         Ok(())
     }
 
