@@ -126,6 +126,8 @@ fn every_command_has_help() {
         "check",
         "tokenize",
         "logits",
+        "score",
+        "embed",
         "completions",
         "man",
     ] {
