@@ -80,12 +80,10 @@ pub fn only_event(request: &Request) -> Result<Event, Failure> {
     let finish = event.finish.as_ref();
     match finish.filter(|f| f.reason == FinishReason::Length) {
         Some(_) => Ok(event),
-        None => Err(Failure::Failed(
-            match finish.and_then(|f| f.error.as_ref()) {
-                Some(error) => error.to_string(),
-                None => "the request ended before its prompt was read".to_string(),
-            },
-        )),
+        None => Err(Failure::Failed(match finish.and_then(|f| f.error.as_ref()) {
+            Some(error) => error.to_string(),
+            None => "the request ended before its prompt was read".to_string(),
+        })),
     }
 }
 

@@ -22,7 +22,10 @@ fn a_text_is_scored_token_by_token() {
     assert!(answer["logprobs"][0].is_null() && logprobs[1..].iter().all(|x| *x < 0.0));
     let sum: f64 = logprobs[1..].iter().sum();
     assert!((sum - answer["sum"].as_f64().unwrap()).abs() < 1e-9);
-    assert_eq!(answer["scored_tokens"].as_u64().unwrap() as usize, logprobs.len() - 1);
+    assert_eq!(
+        answer["scored_tokens"].as_u64().unwrap() as usize,
+        logprobs.len() - 1
+    );
     let perplexity = (-sum / (logprobs.len() - 1) as f64).exp();
     assert!((perplexity - answer["perplexity"].as_f64().unwrap()).abs() < 1e-9);
 
@@ -63,7 +66,11 @@ fn texts_become_vectors_in_their_order() {
     let raw = floats(&raw["embeddings"][0]["embedding"]);
     assert!(raw.iter().map(|x| x * x).sum::<f64>() > 2.0);
     let plain = run_with_input(["embed", "--model", DEMO], TEXT.as_bytes());
-    let line: Vec<f64> = plain.stdout.split_whitespace().map(|x| x.parse().unwrap()).collect();
+    let line: Vec<f64> = plain
+        .stdout
+        .split_whitespace()
+        .map(|x| x.parse().unwrap())
+        .collect();
     assert_eq!((plain.stdout.lines().count(), line.len()), (1, all[0].len()));
     let refused = run(["embed", "--model", DEMO, "--pooling", "max", TEXT]);
     assert_eq!(refused.code, Some(2));

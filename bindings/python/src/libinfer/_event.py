@@ -97,11 +97,11 @@ class Event:
     tag: int
     #: How the completion ended; None but for the last event.
     finish: Finish | None
-    #: With the option logprobs, the natural logarithms of the probabilities of the tokens, before penalty and temperature.
+    #: With the option logprobs, ln of the probabilities of the tokens, before penalty and temperature.
     logprobs: list[float] = field(default_factory=list)
     #: With the option top_logprobs, for each token the most probable ones in its place, as pairs of id and logprob.
     top_logprobs: list[list[tuple[int, float]]] = field(default_factory=list)
-    #: With the option prompt_logprobs, that of each token of the prompt, NaN for the first; once, in an event of choice 0.
+    #: With the option prompt_logprobs, once, in an event of choice 0: that of each token of the prompt, NaN first.
     prompt_logprobs: list[float] = field(default_factory=list)
     #: With the option embedding, the prompt's embedding, in the last event.
     embedding: list[float] = field(default_factory=list)
