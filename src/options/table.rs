@@ -245,7 +245,7 @@ pub const TABLE: &[OptionSpec] = &[
         "max_tokens",
         integer(0, MAX_TOKENS_LIMIT),
         "256",
-        "Tokens to generate at most; the context may end a completion earlier. 0 only reads the prompt: for prompt_logprobs, or to have it in the prefix cache.",
+        "Tokens to generate at most; the context may end a completion earlier. 0 only reads the prompt, to score it (prompt_logprobs) or to cache it.",
     ),
     row(
         Object::Request,

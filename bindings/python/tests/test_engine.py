@@ -90,7 +90,7 @@ def test_embeddings_are_normalized_states(engine: libinfer.Engine, model: libinf
         got = engine.generate(PROMPT, embedding=pooling)
         raw = engine.generate(PROMPT, embedding=pooling, embedding_normalize=False).embedding
         norm = math.sqrt(sum(x * x for x in raw))
-        assert len(got.embedding) == model.info().n_embd and got.tokens == []
+        assert len(got.embedding) == model.info.n_embd and got.tokens == []
         assert got.embedding == pytest.approx([x / norm for x in raw], abs=1e-6)
 
 
