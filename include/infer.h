@@ -145,7 +145,7 @@ typedef uint32_t infer_finish_reason;
 enum {
   /* It has not ended. */
   INFER_FINISH_NONE = 0,
-  /* max_tokens were generated, or the context is full. */
+  /* max_tokens were generated, or the context is full; also how an embedding ends. */
   INFER_FINISH_LENGTH = 1,
   /* A stop text or stop id was found. */
   INFER_FINISH_STOP = 2,
@@ -588,8 +588,8 @@ typedef struct {
   /* Number of tokens. */
   size_t n_tokens;
   /*
-   * An infer_finish_reason; INFER_FINISH_NONE unless kind is INFER_EVENT_FINISHED. This and all that follows is zero
-   * before the end.
+   * An infer_finish_reason; INFER_FINISH_NONE unless kind is INFER_EVENT_FINISHED. This and what follows, up to
+   * decode_tokens_per_second, is zero before the end.
    */
   uint32_t finish_reason;
   /* Always 0. */
@@ -617,10 +617,39 @@ typedef struct {
   uint64_t total_time_ns;
   /* Generated tokens after the first, per second; 0 when there were fewer than two. */
   double decode_tokens_per_second;
+  /*
+   * With the request option logprobs, the natural logarithm of the probability of each of tokens, by the model's
+   * distribution before penalty and temperature; else NULL. This and the next three are there in every event with
+   * tokens.
+   */
+  const float *logprobs;
+  /*
+   * With the request option top_logprobs, the ids of the most probable tokens, most probable first, ties by id:
+   * n_top_logprobs for the first of tokens, then as many for the second, and so on; else NULL.
+   */
+  const uint32_t *top_tokens;
+  /* Log probabilities of top_tokens, in the same order; else NULL. */
+  const float *top_logprobs;
+  /* How many of top_tokens and top_logprobs belong to each of tokens. */
+  size_t n_top_logprobs;
+  /*
+   * With the request option prompt_logprobs, the log probability of each token of the prompt after those before it,
+   * NaN for the first. They come once, in one event of choice 0; else NULL.
+   */
+  const float *prompt_logprobs;
+  /* Number of prompt_logprobs: the prompt's tokens, or 0. */
+  size_t n_prompt_logprobs;
+  /*
+   * With the request option embedding, the prompt's embedding, in the event of the kind INFER_EVENT_FINISHED; else
+   * NULL.
+   */
+  const float *embedding;
+  /* Numbers in embedding: the model's n_embd, or 0. */
+  size_t n_embedding;
 } infer_event;
 
 /* Initializes an infer_event: its size, and zero in every other field. */
-#define INFER_EVENT_INIT { sizeof(infer_event), 0, 0, 0, 0, NULL, 0, NULL, 0, 0, 0, NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0 }
+#define INFER_EVENT_INIT { sizeof(infer_event), 0, 0, 0, 0, NULL, 0, NULL, 0, 0, 0, NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, NULL, 0, NULL, 0 }
 
 #ifdef __cplusplus
 extern "C" {

@@ -631,6 +631,16 @@ public:
   std::string_view text() const noexcept { return view(raw_.text, raw_.text_len); }
   /// New token ids, the one that ended the completion included.
   span<const std::uint32_t> tokens() const noexcept { return {raw_.tokens, raw_.n_tokens}; }
+  /// With the option logprobs, the log probability of each of tokens(), before penalty and temperature.
+  span<const float> logprobs() const noexcept { return {raw_.logprobs, raw_.logprobs != nullptr ? raw_.n_tokens : 0}; }
+  /// With the option top_logprobs, the most probable tokens in the place of tokens()[i], most probable first.
+  span<const std::uint32_t> top_tokens(std::size_t i) const noexcept { return top(raw_.top_tokens, i); }
+  /// The log probabilities of top_tokens(i).
+  span<const float> top_logprobs(std::size_t i) const noexcept { return top(raw_.top_logprobs, i); }
+  /// With the option prompt_logprobs, in one event of choice 0: that of each token of the prompt, NaN for the first.
+  span<const float> prompt_logprobs() const noexcept { return {raw_.prompt_logprobs, raw_.n_prompt_logprobs}; }
+  /// With the option embedding, in the last event: the prompt's embedding.
+  span<const float> embedding() const noexcept { return {raw_.embedding, raw_.n_embedding}; }
 
   /// How it ended; finish_reason::none before the end. All that follows is zero or empty before the end.
   finish_reason finish() const noexcept { return static_cast<finish_reason>(raw_.finish_reason); }
@@ -659,6 +669,10 @@ public:
   infer_event *raw_pointer() noexcept { return &raw_; }
 
 private:
+  template <class T> span<const T> top(const T *all, std::size_t i) const noexcept {
+    const std::size_t n = raw_.n_top_logprobs;
+    return i < raw_.n_tokens && n > 0 ? span<const T>(all + i * n, n) : span<const T>();
+  }
   static std::string_view view(const char *text, std::size_t len) noexcept {
     return text != nullptr ? std::string_view(text, len) : std::string_view();
   }
@@ -787,6 +801,10 @@ struct completion {
   std::string stop;
   std::uint64_t prompt_tokens = 0;
   std::uint64_t generated_tokens = 0;
+  /// As those of an event, of the whole completion.
+  std::vector<float> logprobs;
+  std::vector<float> prompt_logprobs;
+  std::vector<float> embedding;
 };
 
 /// One submitted completion. Destroying it cancels it. It has one reader at a time; const members from any thread.
@@ -1346,7 +1364,11 @@ inline outcome<completion> request::collect() {
     if (const auto reason = current_.error())
       return detail::finish(result<completion>(*reason));
     all.text += current_.text();
-    all.tokens.insert(all.tokens.end(), current_.tokens().begin(), current_.tokens().end());
+    const auto append = [](auto &values, auto more) { values.insert(values.end(), more.begin(), more.end()); };
+    append(all.tokens, current_.tokens());
+    append(all.logprobs, current_.logprobs());
+    append(all.prompt_logprobs, current_.prompt_logprobs());
+    append(all.embedding, current_.embedding());
     if (current_.finished()) {
       all.finish = current_.finish();
       all.stop = current_.stop();

@@ -128,6 +128,9 @@ fn a_dense_model(flash_attention: bool) {
             RequestOptions {
                 top_k: 40,
                 min_p: 0.01,
+                logprobs: true,
+                top_logprobs: 20,
+                prompt_logprobs: true,
                 ..base()
             },
             RequestOptions {

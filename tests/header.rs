@@ -262,7 +262,8 @@ fn c_and_rust_agree_on_the_layout_of_structs() {
         infer_event {
             struct_size, kind, tag, choice, channel, text, text_len, tokens, n_tokens, finish_reason, reserved, stop,
             stop_len, error, prompt_tokens, cached_tokens, generated_tokens, queue_time_ns, time_to_first_token_ns,
-            total_time_ns, decode_tokens_per_second,
+            total_time_ns, decode_tokens_per_second, logprobs, top_tokens, top_logprobs, n_top_logprobs,
+            prompt_logprobs, n_prompt_logprobs, embedding, n_embedding,
         }
     }
     let header = Header::generated();

@@ -84,6 +84,50 @@ func wantError(t testing.TB, err error, kind error, says ...string) {
 	}
 }
 
+func TestOutputsComeWithTheirTokens(t *testing.T) {
+	engine := newEngine(t, nil)
+	ctx := context.Background()
+	completion := greedy(8)
+	completion.Options["logprobs"] = true
+	completion.Options["top_logprobs"] = 3
+	completion.Options["prompt_logprobs"] = true
+	generated, scored, promptTokens := 0, 0, 0
+	for event, err := range mustSubmit(t, engine, ctx, completion).Events() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(event.Logprobs) != len(event.Tokens) || len(event.TopLogprobs) != len(event.Tokens) {
+			t.Fatalf("%d tokens with %d and %d log probabilities", len(event.Tokens), len(event.Logprobs), len(event.TopLogprobs))
+		}
+		for i, top := range event.TopLogprobs {
+			if want := (infer.TokenLogprob{Token: event.Tokens[i], Logprob: event.Logprobs[i]}); len(top) != 3 || top[0] != want {
+				t.Errorf("expected 3 with %v first, found %v", want, top)
+			}
+		}
+		generated += len(event.Tokens)
+		scored += len(event.PromptLogprobs)
+		if event.Finish != nil {
+			promptTokens = event.Finish.PromptTokens
+		}
+	}
+	if generated != 8 || scored != promptTokens {
+		t.Errorf("%d tokens of 8, %d scores of %d", generated, scored, promptTokens)
+	}
+	completion = greedy(8)
+	completion.Options["embedding"] = "last"
+	event, err := mustSubmit(t, engine, ctx, completion).Next(ctx)
+	if err != nil || event.Finish == nil || len(event.Tokens) != 0 {
+		t.Fatalf("%v, %v", event, err)
+	}
+	norm := 0.0
+	for _, x := range event.Embedding {
+		norm += float64(x) * float64(x)
+	}
+	if math.Abs(norm-1) > 1e-5 {
+		t.Errorf("the norm's square is %v", norm)
+	}
+}
+
 func TestGreedyTextIsThatOfTheCExample(t *testing.T) {
 	hello := filepath.Join(t.TempDir(), "hello")
 	compiler := os.Getenv("CC")

@@ -120,7 +120,7 @@ fn bad_lines_are_reported_with_their_number_and_the_rest_is_computed() {
         r#"{"id": 1, "prompt": "Prince"}"#.to_string(),
         "no json".to_string(),
         String::new(),
-        r#"{"id": "x", "prompt": "Prince", "max_tokens": 0}"#.to_string(),
+        r#"{"id": "x", "prompt": "Prince", "max_tokens": -1}"#.to_string(),
         r#"{"prompt": ""}"#.to_string(),
         r#"{"id": "m", "messages": [{"role": "user", "content": "a"}]}"#.to_string(),
         json!({ "prompt": "word ".repeat(3000) }).to_string(),

@@ -7,6 +7,7 @@ pub mod evaluate;
 mod event;
 #[cfg(all(test, infer_models))]
 mod models;
+mod outputs;
 mod pace;
 mod policy;
 mod queue;

@@ -17,7 +17,7 @@ use super::worker::Worker;
 use crate::kv::prefix::Prefix;
 use crate::kv::{BLOCK_TOKENS, KvFull, SequenceId};
 use crate::memory::MemoryError;
-use crate::model::Row;
+use crate::model::{Row, Wants};
 
 /// Waiting requests that are compared; those behind them came later.
 const HORIZON: usize = 1024;
@@ -115,7 +115,7 @@ impl Worker {
             }
         }
         let cached = |s: &Sequence| match (self.policy, s.root) {
-            (Policy::CachedPrefix, Some(root)) => self.kv.find(root, &s.tokens).len(),
+            (Policy::CachedPrefix, Some(root)) => self.kv.find(root, s.findable()).len(),
             _ => 0,
         };
         let rank = |s: &Sequence| Rank::new(self.policy, self.max_overtaken, s, cached(s));
@@ -152,7 +152,7 @@ impl Worker {
             return (own <= available).then(Prefix::default);
         }
         let mut prefix = match sequence.root {
-            Some(root) => self.kv.find(root, &sequence.tokens),
+            Some(root) => self.kv.find(root, sequence.findable()),
             None => Prefix::default(),
         };
         let needed = |prefix: &Prefix| {
@@ -263,9 +263,12 @@ impl Worker {
             let sequence = &self.running[index];
             let pending = sequence.pending();
             let reading = sequence.in_prefill();
+            // Each sequence after it may need one row of logits.
+            let others = self.running.len() - index - 1 + self.sampled.len();
+            let logit_rows = self.workspace.max_logit_rows().saturating_sub(others);
             let n = match reading {
                 _ if waits => 0,
-                true => pending.min(chunk - prefill),
+                true => sequence.rows_within(pending.min(chunk - prefill), logit_rows),
                 false => pending,
             };
             let Some(slot) = sequence.slot.filter(|_| n > 0) else {
@@ -297,16 +300,17 @@ impl Worker {
             }
             for i in 0..n {
                 let position = sequence.computed + i;
+                let wants = sequence.wants(position);
+                if wants == Wants::Logits {
+                    let len = position + 1;
+                    self.sampled.push(Sampled { sequence: index, len });
+                }
                 self.rows.push(Row {
                     token: sequence.tokens[position],
                     position: position as u32,
                     sequence: slot,
-                    wants_logits: i + 1 == pending,
+                    wants,
                 });
-            }
-            if n == pending {
-                let len = sequence.tokens.len();
-                self.sampled.push(Sampled { sequence: index, len });
             }
             *(if reading { &mut prefill } else { &mut decode }) += n;
             self.shares.push(n);

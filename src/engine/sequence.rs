@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::event::{Finish, FinishReason, Mailbox, Output};
+use super::event::{Finish, FinishReason, Mailbox};
+use super::outputs::Outputs;
 use super::queue::Outbox;
 use super::stop::StopMatcher;
 use crate::error::{Error, Result};
 use crate::kv::prefix::{Key, Prefix};
 use crate::kv::{BLOCK_TOKENS, KvCache, SequenceId};
 use crate::memory;
+use crate::model::{ModelInfo, Wants};
 use crate::options::{ContextOverflow, RequestOptions};
 use crate::sample::{NoiseKey, SamplingParams};
 use crate::tokenizer::{Detokenizer, Tokenizer};
@@ -61,6 +63,8 @@ pub(crate) struct Sequence {
     deadline: Option<Instant>,
     /// Why it cannot go on; it ends at the beginning of the next step.
     pub(crate) failure: Option<Arc<Error>>,
+    /// What it asks for beside text and tokens.
+    pub(crate) outputs: Outputs,
     /// Shown text not delivered yet, and working memory for the next piece.
     text: String,
     piece: String,
@@ -100,6 +104,7 @@ impl Sequence {
     pub(crate) fn new(
         options: &RequestOptions,
         prompt: &[u32],
+        info: &ModelInfo,
         context: usize,
         choice: u32,
         mailbox: Arc<Mailbox>,
@@ -108,7 +113,8 @@ impl Sequence {
         let max_len = prompt.len().saturating_add(options.max_tokens).min(context);
         let mut tokens = memory::with_capacity(max_len, "the tokens of a request")?;
         tokens.extend_from_slice(prompt);
-        mailbox.reserve(choice as usize, (max_len - prompt.len()).min(256));
+        let outputs = Outputs::new(options, prompt.len(), choice, info.n_embd, info.n_vocab)?;
+        mailbox.reserve(choice as usize, (max_len - prompt.len()).min(256), outputs.top());
         let now = Instant::now();
         Ok(Self {
             mailbox,
@@ -153,6 +159,7 @@ impl Sequence {
                 .then(|| now.checked_add(Duration::from_millis(options.deadline_ms)))
                 .flatten(),
             failure: None,
+            outputs,
             text: String::with_capacity(256),
             piece: String::with_capacity(256),
             delivered: 0,
@@ -191,11 +198,39 @@ impl Sequence {
         }
     }
 
-    /// Begins with what another completion holds of the same prompt. The last token is computed once more: its logits
-    /// are wanted.
+    /// Its tokens up to the first one whose row gives something that is wanted, that one included: what comes before it
+    /// may be taken from elsewhere. The row of the last one is always computed.
+    pub(crate) fn findable(&self) -> &[u32] {
+        let last = self.tokens.len() - 1;
+        &self.tokens[..=self.outputs.first_wanted().map_or(last, |first| first.min(last))]
+    }
+
+    /// What the row of the token at a position is computed for.
+    pub(crate) fn wants(&self, position: usize) -> Wants {
+        match self.outputs.wants(position) {
+            Wants::Nothing if position + 1 == self.tokens.len() && !self.only_reads() => Wants::Logits,
+            wants => wants,
+        }
+    }
+
+    /// As many of its next `n` rows as want no more than so many rows of logits.
+    pub(crate) fn rows_within(&self, n: usize, logit_rows: usize) -> usize {
+        let mut wanting =
+            (self.computed..self.computed + n).filter(|&position| self.wants(position) == Wants::Logits);
+        wanting
+            .nth(logit_rows)
+            .map_or(n, |position| position - self.computed)
+    }
+
+    /// Whether it ends when it has read its prompt.
+    pub(crate) fn only_reads(&self) -> bool {
+        self.max_tokens == 0
+    }
+
+    /// Begins with what another completion holds of the same prompt, up to the first row that is wanted.
     pub(crate) fn follow(&mut self, kv: &mut KvCache, from: SequenceId) {
         if let Some(slot) = self.slot {
-            let len = kv.len(from).min(self.tokens.len() - 1);
+            let len = kv.len(from).min(self.findable().len() - 1);
             kv.share(from, slot, len);
             self.begin_after(len);
         }
@@ -333,12 +368,10 @@ impl Sequence {
 
     /// Gives new text and tokens to the reader.
     pub(crate) fn deliver(&mut self, outbox: &mut Outbox) {
-        let output = Output {
-            text: &self.text,
-            tokens: self.undelivered(),
-        };
+        let output = self.outputs.beside(&self.text, self.undelivered());
         if !output.text.is_empty() || !output.tokens.is_empty() {
             self.mailbox.push(self.choice as usize, output, outbox);
+            self.outputs.delivered();
             self.delivered = self.generated();
             self.text.clear();
         }
@@ -380,10 +413,7 @@ impl Sequence {
                 0.0
             },
         };
-        let output = Output {
-            text: &self.text,
-            tokens: self.undelivered(),
-        };
+        let output = self.outputs.beside(&self.text, self.undelivered());
         self.mailbox.finish(self.choice as usize, output, finish, outbox);
     }
 }

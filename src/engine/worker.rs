@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::event::FinishReason;
+use super::outputs::Chosen;
 use super::pace::Pace;
 use super::policy::Policy;
 use super::queue::Outbox;
@@ -48,8 +49,8 @@ pub(crate) struct Worker {
     pub(super) rows: Vec<Row>,
     /// The rows with logits, in row order.
     pub(super) sampled: Vec<Sampled>,
-    /// What was chosen for it; `None` where no logit was a number.
-    pub(super) chosen: Vec<Option<u32>>,
+    /// What was chosen or scored for it.
+    pub(super) chosen: Vec<Chosen>,
     /// Rows of this step per running sequence.
     pub(super) shares: Vec<usize>,
     pub(super) endings: Vec<Option<Ending>>,
@@ -139,10 +140,12 @@ impl Worker {
         }
         let context = asked.min(kv.pool().capacity().saturating_mul(BLOCK_TOKENS));
         let max_rows = options.prefill_chunk + options.max_running;
+        let widths = body.widths();
+        let logit_rows = widths.logit_rows(options.max_running);
         let workspace = Workspace::new(
-            &body.widths(),
+            &widths,
             max_rows,
-            options.max_running,
+            logit_rows,
             machine.pool.threads(),
             context,
             options.attention(),
@@ -172,8 +175,8 @@ impl Worker {
             preempted: VecDeque::from(memory::with_capacity(options.max_running, what)?),
             blocked: None,
             rows: memory::with_capacity(max_rows, what)?,
-            sampled: memory::with_capacity(options.max_running, what)?,
-            chosen: memory::with_capacity(options.max_running, what)?,
+            sampled: memory::with_capacity(logit_rows, what)?,
+            chosen: memory::with_capacity(logit_rows, what)?,
             shares: memory::with_capacity(options.max_running, what)?,
             endings: memory::with_capacity(options.max_running, what)?,
             ended: 0,
@@ -321,6 +324,7 @@ impl Worker {
             Err(e) => return self.fail_step(&Arc::new(e)),
         }
         self.advance();
+        self.take_states();
         let sampling = Instant::now();
         self.sample(sampling);
         times.sampling += nanoseconds(sampling.elapsed());

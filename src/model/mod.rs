@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use config::{Config, ExpertConfig, RopeConfig, RopeScaling};
-pub use step::{Compute, Row, Step, Widths, Workspace};
+pub use step::{Compute, Row, Step, Wants, Widths, Workspace};
 pub use times::ComponentTimes;
 
 use crate::error::{Error, Result};
@@ -237,10 +237,11 @@ impl Model {
             kv_cache = kv_cache.min(engine.kv_budget);
         }
         let rows = engine.prefill_chunk + engine.max_running;
+        let widths = llama::widths(&config);
         let workspace = Workspace::bytes(
-            &llama::widths(&config),
+            &widths,
             rows,
-            engine.max_running,
+            widths.logit_rows(engine.max_running),
             engine.threads,
             context,
             engine.attention(),

@@ -4,6 +4,7 @@ use super::preset::PRESET_NAMES;
 use super::{Kind, Object, OptionSpec};
 use crate::engine::SCHEDULING_POLICIES;
 use crate::kv::prefix::policy::POLICY_NAMES;
+use crate::sample::MAX_TOP_LOGPROBS;
 
 const fn row(
     object: Object,
@@ -58,6 +59,9 @@ pub const KV_TYPES: &[&str] = &["auto", "f32", "f16", "bf16", "q8"];
 
 /// Words of the option `context_overflow`.
 pub const CONTEXT_OVERFLOWS: &[&str] = &["error", "truncate", "shift"];
+
+/// Words of the option `embedding`.
+pub const EMBEDDINGS: &[&str] = &["off", "mean", "last", "cls"];
 
 /// Every option there is.
 pub const TABLE: &[OptionSpec] = &[
@@ -239,9 +243,9 @@ pub const TABLE: &[OptionSpec] = &[
     row(
         Object::Request,
         "max_tokens",
-        integer(1, MAX_TOKENS_LIMIT),
+        integer(0, MAX_TOKENS_LIMIT),
         "256",
-        "Tokens to generate at most; the context may end a completion earlier.",
+        "Tokens to generate at most; the context may end a completion earlier. 0 only reads the prompt, to score it (prompt_logprobs) or to cache it.",
     ),
     row(
         Object::Request,
@@ -362,6 +366,41 @@ pub const TABLE: &[OptionSpec] = &[
         Kind::Bool,
         "false",
         "Write the texts of generated special tokens into the output.",
+    ),
+    row(
+        Object::Request,
+        "logprobs",
+        Kind::Bool,
+        "false",
+        "Give the log probability of each generated token: natural logarithms of the softmax of the logits, before penalty and temperature.",
+    ),
+    row(
+        Object::Request,
+        "top_logprobs",
+        integer(0, MAX_TOP_LOGPROBS as u64),
+        "0",
+        "With logprobs, also give this many of the most probable tokens at each place, at most the vocabulary.",
+    ),
+    row(
+        Object::Request,
+        "prompt_logprobs",
+        Kind::Bool,
+        "false",
+        "Give the log probability of each token of the prompt after those before it, with the first completion. The prompt is then computed even where it is cached.",
+    ),
+    row(
+        Object::Request,
+        "embedding",
+        Kind::Choice(EMBEDDINGS),
+        "off",
+        "Instead of generating, give an embedding of the prompt: the states after the model's final norm. mean: their mean over all tokens; last: that of the last token; cls: that of the first. All but last compute the prompt even where it is cached.",
+    ),
+    row(
+        Object::Request,
+        "embedding_normalize",
+        Kind::Bool,
+        "true",
+        "Divide an embedding by its Euclidean norm.",
     ),
     row(
         Object::Request,

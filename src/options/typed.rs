@@ -153,6 +153,11 @@ option_struct! {
         add_special: bool = Bool as same,
         parse_special: bool = Bool as same,
         render_special: bool = Bool as same,
+        logprobs: bool = Bool as same,
+        top_logprobs: usize = Integer as to_usize,
+        prompt_logprobs: bool = Bool as same,
+        embedding: &'static str = Choice as same,
+        embedding_normalize: bool = Bool as same,
         cache_prompt: bool = Bool as same,
         cache_salt: String = Text as same,
         tag: u64 = Integer as same,
@@ -179,7 +184,28 @@ pub enum ContextOverflow {
     Shift,
 }
 
+/// Which states of a prompt make its embedding: the option `embedding`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// The mean of all.
+    Mean,
+    /// The last token's.
+    Last,
+    /// The first token's, `cls`.
+    First,
+}
+
 impl RequestOptions {
+    /// The option `embedding`; `None` when it is off.
+    pub fn pooling(&self) -> Option<Pooling> {
+        match self.embedding {
+            "mean" => Some(Pooling::Mean),
+            "last" => Some(Pooling::Last),
+            "cls" => Some(Pooling::First),
+            _ => None,
+        }
+    }
+
     /// The option `context_overflow`.
     pub fn overflow(&self) -> ContextOverflow {
         match self.context_overflow {

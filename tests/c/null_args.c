@@ -93,7 +93,6 @@ int main(void) {
   ARGUMENT(infer_request_options_set_messages_json(NULL, "[]", 2, &error));
   ARGUMENT(infer_request_options_set_messages_json(ro, "{", 1, &error));
   ARGUMENT(infer_request_options_set_max_tokens(NULL, 1, &error));
-  ARGUMENT(infer_request_options_set_max_tokens(ro, 0, &error));
   ARGUMENT(infer_request_options_set_max_tokens(ro, UINT64_MAX, &error));
   ARGUMENT(infer_request_options_set_temperature(NULL, 1, &error));
   ARGUMENT(infer_request_options_set_temperature(ro, -1, &error));

@@ -106,6 +106,14 @@ class EventStruct(Structure):
         ("time_to_first_token_ns", c_uint64),
         ("total_time_ns", c_uint64),
         ("decode_tokens_per_second", c_double),
+        ("logprobs", POINTER(c_float)),
+        ("top_tokens", POINTER(c_uint32)),
+        ("top_logprobs", POINTER(c_float)),
+        ("n_top_logprobs", c_size_t),
+        ("prompt_logprobs", POINTER(c_float)),
+        ("n_prompt_logprobs", c_size_t),
+        ("embedding", POINTER(c_float)),
+        ("n_embedding", c_size_t),
     ]
 
 
