@@ -3,14 +3,24 @@
 //! [`measure`] times an engine, [`probe`] the machine, [`limit`] computes what a step cannot be faster than, [`machine`]
 //! describes machine and process, [`table`] writes for people, [`founding`] compares the figures of the founding reports,
 //! for which [`allocations`] counts.
+//!
+//! [`workload`] makes loads up and [`serve`] serves them, which [`compare`] does with and without each feature; [`latency`]
+//! measures answers while prompts keep coming.
 
 mod allocations;
+mod compare;
 mod founding;
+mod latency;
 mod limit;
 mod machine;
 mod measure;
+mod percentile;
 mod probe;
+mod serve;
+mod serving;
+mod svg;
 mod table;
+mod workload;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +43,7 @@ use limit::{Cost, Rates};
 use machine::{Machine, Memory};
 use measure::Bench;
 use probe::{Probe, Sample};
+use serving::Serving;
 
 /// Measure the speed of prompts and of decoding.
 ///
@@ -40,6 +51,8 @@ use probe::{Probe, Sample};
 /// several at once (batched_tg, all sequences together), at each --depth of context. Beside every run the read bandwidth
 /// of memory and the clock are measured, and from them what the machine would allow (docs/benchmarks.md has the
 /// formulas); the fraction of that limit stands beside the speed.
+///
+/// --compare serves a made-up load with and without each feature, --latency measures answers while prompts keep coming.
 #[derive(clap::Args)]
 #[command(after_help = demo::HELP)]
 pub struct Args {
@@ -59,12 +72,14 @@ pub struct Args {
     /// a length of --prompt-tokens the prompts of that measurement fill it.
     #[arg(long, value_name = "N,N", default_value = "0", allow_hyphen_values = true)]
     depth: Counts,
-    /// Runs of each measurement.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    repetitions: u32,
+    /// Runs of each measurement [default: 5; with --compare and --latency 3].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repetitions: Option<u32>,
     /// Measure the figures of the founding reports instead: claim, measured, limit.
-    #[arg(long, conflicts_with_all = ["prompt_tokens", "generate_tokens", "batch", "depth", "repetitions"])]
+    #[arg(long, conflicts_with_all = ["prompt_tokens", "generate_tokens", "batch", "depth", "repetitions", "serving"])]
     founding: bool,
+    #[command(flatten)]
+    serving: Serving,
     #[command(flatten)]
     computing: Flags<Computing>,
     #[command(flatten)]
@@ -92,6 +107,8 @@ impl Offer for Computing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Counts(Vec<usize>);
 
+/// Runs of each measurement when no number is asked for.
+const REPETITIONS: u32 = 5;
 /// Largest number of a list.
 const MAX_COUNT: usize = 1 << 24;
 /// Most sequences at once.
@@ -211,6 +228,9 @@ pub fn run(args: &Args, json: bool) -> Outcome {
     if args.founding {
         return founding::run(&path, &options, &model_options, &machine, json);
     }
+    if args.serving.compare || args.serving.latency {
+        return serve_and_measure(args, &path, &options, &model_options, &machine, json);
+    }
     let plan = Plan::new(args)?;
     let (level, pool) = computing(&options)?;
     let probe = Probe::new(Arc::clone(&pool))?;
@@ -235,16 +255,8 @@ pub fn run(args: &Args, json: bool) -> Outcome {
 
     let threads = pool.threads();
     let memory = Memory::now().less(subject.probe.bytes());
-    let report = json!({
-        "machine": machine.json(),
-        "version": env!("CARGO_PKG_VERSION"),
-        "commit": option_env!("INFER_COMMIT"),
-        "model": {
-            "path": path.to_string_lossy(),
-            "description": info.description,
-            "n_parameters": info.n_parameters,
-            "weight_bytes": info.weight_bytes,
-        },
+    let mut report = about(&path, &model, &machine);
+    let results = json!({
         "options": {
             "cpu_level": level.name(),
             "kv_type": kv_type.name(),
@@ -258,6 +270,7 @@ pub fn run(args: &Args, json: bool) -> Outcome {
         "rss_anon_bytes": memory.anonymous,
         "results": measured.iter().map(|m| m.json(plan.generate, threads)).collect::<Vec<_>>(),
     });
+    join(&mut report, results);
     let mut out = Output::new();
     if json {
         out.json(&report)?;
@@ -266,6 +279,51 @@ pub fn run(args: &Args, json: bool) -> Outcome {
     }
     out.flush()?;
     Ok(OK)
+}
+
+/// The measurements that serve requests.
+fn serve_and_measure(
+    args: &Args,
+    path: &Path,
+    options: &EngineOptions,
+    model_options: &ModelOptions,
+    machine: &Machine,
+    json: bool,
+) -> Outcome {
+    let model = load(path, model_options)?;
+    let subject = serving::Subject {
+        model: &model,
+        options,
+        repetitions: args.repetitions,
+        about: about(path, &model, machine),
+    };
+    match args.serving.compare {
+        true => compare::run(&args.serving, subject, json),
+        false => latency::run(&args.serving, subject, json),
+    }
+}
+
+/// Where and of what a report is.
+fn about(path: &Path, model: &Model, machine: &Machine) -> Value {
+    let info = model.info();
+    json!({
+        "machine": machine.json(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "commit": option_env!("INFER_COMMIT"),
+        "model": {
+            "path": path.to_string_lossy(),
+            "description": info.description,
+            "n_parameters": info.n_parameters,
+            "weight_bytes": info.weight_bytes,
+        },
+    })
+}
+
+/// Adds the fields of an object to another.
+fn join(object: &mut Value, more: Value) {
+    if let (Value::Object(fields), Value::Object(more)) = (object, more) {
+        fields.extend(more);
+    }
 }
 
 /// The level and the threads that these options choose.
@@ -279,6 +337,13 @@ fn computing(options: &EngineOptions) -> infer::Result<(CpuLevel, Arc<ThreadPool
         ..ThreadsOptions::default()
     };
     Ok((level, Arc::new(ThreadPool::from_options(&threads)?)))
+}
+
+/// Bytes of a block of keys and values of a type.
+fn block_bytes(model: &Model, kv_type: &str) -> Result<u64, Failure> {
+    let row_type = RowType::from_name(kv_type)
+        .ok_or_else(|| Failure::Usage(format!("kv_type '{kv_type}': no such type")))?;
+    Ok(Geometry::new(row_type, model.body()?.layer_shapes())?.block_bytes() as u64)
 }
 
 /// The type the cache will have.
@@ -310,7 +375,7 @@ impl Plan {
             generate: args.generate_tokens as usize,
             batches: args.batch.0.clone(),
             depths: args.depth.0.clone(),
-            repetitions: args.repetitions as usize,
+            repetitions: args.repetitions.unwrap_or(REPETITIONS) as usize,
         };
         if let Some(n) = plan.batches.iter().find(|n| !(1..=MAX_BATCH).contains(*n)) {
             return Err(Failure::Usage(format!(
