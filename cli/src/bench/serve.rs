@@ -291,3 +291,92 @@ impl Server<'_> {
         (sequences > 0 && sequences == stats.running).then_some(tokens)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use infer::model::Model;
+    use infer::options::EngineOptions;
+
+    use super::super::workload::{Kind, Recipe, Workload};
+    use super::*;
+
+    fn load() -> (Arc<Model>, Workload) {
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tolstoy-3m-Q8_0.gguf");
+        let model = Model::load(model.as_ref(), &Default::default(), &mut |_| true).unwrap();
+        let recipe = Recipe {
+            kind: Kind::ChatService,
+            seed: 1,
+            scale: 0.2,
+            requests: Some(8),
+        };
+        let workload = Workload::new(&recipe, &model).unwrap();
+        (model, workload)
+    }
+
+    fn engine(model: &Arc<Model>, batching: bool) -> Engine {
+        let options = EngineOptions {
+            threads: 1,
+            kv_type: "f32",
+            context_length: 256,
+            manual_step: true,
+            batching,
+            ..EngineOptions::default()
+        };
+        Engine::new(Arc::clone(model), options).unwrap()
+    }
+
+    const AT_ONCE: Offered = Offered {
+        rate: None,
+        limit: None,
+    };
+
+    #[test]
+    fn every_request_is_answered_and_every_token_has_its_time() {
+        let (model, workload) = load();
+        let served = serve(&engine(&model, true), &workload, AT_ONCE).unwrap();
+        let prompts: Vec<_> = served.answers.iter().map(|a| a.prompt_tokens).collect();
+        assert_eq!(prompts, workload.prompt_tokens());
+        let lengths = |of: &dyn Fn(usize, usize) -> usize| -> usize {
+            let pairs = prompts.iter().zip(&workload.requests);
+            pairs.map(|(prompt, r)| of(*prompt, r.max_tokens)).sum()
+        };
+        assert_eq!(served.tokens(), lengths(&|prompt, answer| prompt + answer));
+        assert_eq!(served.gaps.len(), lengths(&|_, answer| answer - 1));
+        assert!(served.gaps.iter().all(|gap| *gap >= 0.0));
+        assert!(served.first_tokens().all(|s| s > 0.0 && s <= served.seconds));
+        assert!(served.mean_sequences > 1.0, "{}", served.mean_sequences);
+
+        let alone = serve(&engine(&model, false), &workload, AT_ONCE).unwrap();
+        assert_eq!(alone.mean_sequences, 1.0);
+        for (a, b) in alone.answers.iter().zip(&served.answers) {
+            assert_eq!(a.tokens, b.tokens);
+        }
+        let layers = model.body().unwrap().layer_shapes();
+        let values: usize = layers
+            .iter()
+            .map(|l| l.n_kv_heads * (l.key_dim + l.value_dim))
+            .sum();
+        // What a token takes, half-empty blocks included.
+        assert!(alone.kv_bytes_per_token.unwrap() >= (4 * values) as f64);
+    }
+
+    #[test]
+    fn nobody_is_served_before_arriving() {
+        let (model, workload) = load();
+        let last = workload.requests.iter().filter(|r| r.after.is_none());
+        let last = last.map(|r| r.arrival).fold(0.0, f64::max);
+        let rate = Some(last / 0.3);
+        let offered = Offered { rate, ..AT_ONCE };
+        let served = serve(&engine(&model, true), &workload, offered).unwrap();
+        assert!(served.answers.iter().all(|a| a.complete));
+        assert!(served.seconds >= 0.3, "{}", served.seconds);
+    }
+
+    #[test]
+    fn at_the_limit_serving_ends_with_what_is_complete() {
+        let (model, workload) = load();
+        let limit = Some(0.0);
+        let served = serve(&engine(&model, true), &workload, Offered { limit, ..AT_ONCE }).unwrap();
+        assert_eq!((served.tokens(), served.requests_per_second()), (0, 0.0));
+    }
+}

@@ -89,13 +89,14 @@ impl Panel {
             first - 12.0,
             escaped(&self.axis)
         );
+        let decimals = (-step.log10().floor()).max(0.0) as usize;
         let mut i = 0.0;
         while i * step <= most.max(step) * 1.0001 {
             let x = LEFT + i * step * scale;
             let _ = writeln!(
                 out,
                 "<line class=\"grid\" x1=\"{x:.1}\" y1=\"{first:.1}\" x2=\"{x:.1}\" y2=\"{last:.1}\"/>\n\
-                 <text class=\"small\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                 <text class=\"small\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{:.decimals$}</text>",
                 last + 16.0,
                 i * step
             );
@@ -158,6 +159,30 @@ mod tests {
             );
         }
         assert!(tick(0.0) > 0.0);
+    }
+
+    #[test]
+    fn marks_of_an_axis_have_the_decimals_they_need() {
+        let marks = |value: f64| {
+            let bar = Bar {
+                label: String::new(),
+                value,
+                text: String::new(),
+                strong: false,
+            };
+            let panel = Panel {
+                axis: String::new(),
+                bars: vec![bar],
+            };
+            let mut drawn = String::new();
+            panel.draw(&mut drawn, 0.0);
+            let texts = drawn.split("middle\">").skip(1);
+            texts
+                .map(|t| t.split('<').next().unwrap().to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(marks(1.0), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!(marks(31.0), ["0", "10", "20", "30"]);
     }
 
     #[test]

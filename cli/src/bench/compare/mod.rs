@@ -29,8 +29,10 @@ use measured::{Measured, Prices};
 
 /// Repetitions when none are asked for.
 const REPETITIONS: u32 = 3;
-/// How much of what was computed in time a shortened first request may take.
-const SHORTENED: f64 = 0.5;
+/// A load of fewer requests is shortened rather: batches and shared prefixes need several.
+const FEWEST: usize = 8;
+/// How much of what was computed in time those of a shortened load may take.
+const SHORTENED: f64 = 0.7;
 /// Most often that lengths are shortened.
 const SHORTENINGS: usize = 4;
 
@@ -126,7 +128,7 @@ struct Load {
 }
 
 impl Load {
-    /// Makes up the load and cuts it to what everything off completes within the time. Where that is not one request,
+    /// Makes up the load and cuts it to what everything off completes within the time. Where these are few requests,
     /// lengths are shortened.
     fn prepare(
         args: &Serving,
@@ -136,26 +138,38 @@ impl Load {
         offered: Offered,
     ) -> Result<Self, Failure> {
         let mut recipe = args.recipe();
+        let mut best: Option<Self> = None;
+        let mut longest = usize::MAX;
         for _ in 0..=SHORTENINGS {
             let mut load = Self::new(args, model, on, &recipe)?;
+            if load.whole.longest() == longest {
+                break;
+            }
+            longest = load.whole.longest();
             let limited = Offered {
                 limit: Some(args.max_seconds),
                 ..offered
             };
             let served = load.serve(model, off, limited)?;
             let kept = affordable(&load.whole, &served);
-            if kept > 0 {
-                load.workload = load.whole.first(kept);
+            load.workload = load.whole.first(kept);
+            let wanted = load.whole.first(FEWEST);
+            if kept >= wanted.requests.len() {
                 return Ok(load);
             }
-            let computed = (served.stats.prompt_tokens + served.stats.generated_tokens) as f64;
-            let first = (load.whole.requests[0].ids.len() + load.whole.requests[0].max_tokens) as f64;
-            recipe.scale *= (SHORTENED * computed / first).min(SHORTENED);
+            if kept > best.as_ref().map_or(0, |best| best.workload.requests.len()) {
+                best = Some(load);
+            }
+            let computed = served.stats.prompt_tokens + served.stats.generated_tokens;
+            let share = computed as f64 / wanted.tokens() as f64;
+            recipe.scale *= (SHORTENED * share).min(SHORTENED);
         }
-        Err(Failure::Failed(format!(
-            "--max-seconds {}: with everything off not even one short request is complete by then; give it more time, or leave out cpu_level with --features",
-            args.max_seconds
-        )))
+        best.ok_or_else(|| {
+            Failure::Failed(format!(
+                "--max-seconds {}: with everything off not even one short request is complete by then; give it more time, or leave out cpu_level with --features",
+                args.max_seconds
+            ))
+        })
     }
 
     fn new(args: &Serving, model: &Arc<Model>, on: &EngineOptions, recipe: &Recipe) -> Result<Self, Failure> {

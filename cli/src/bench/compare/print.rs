@@ -135,9 +135,9 @@ fn cut(report: &Value) -> String {
             measured["requests"], asked["requests"]
         ));
     }
-    match parts.is_empty() {
-        true => "nothing".to_string(),
-        false => format!(
+    match is_cut(report) {
+        false => "nothing".to_string(),
+        true => format!(
             "{}, which everything off completes in {} s",
             parts.join(", "),
             report["max_seconds"]
@@ -146,12 +146,16 @@ fn cut(report: &Value) -> String {
 }
 
 /// What was measured beside what was promised.
-pub fn conclusion(report: &Value) -> String {
+fn conclusion(report: &Value) -> String {
     let founding = &report["founding"];
     let measured = |name: &str| digits(&founding[name]["measured"]);
     let promised = |name: &str| digits(&founding[name]["promised"]);
+    let cut = match is_cut(report) {
+        true => "of a load that was cut, see above:\n",
+        false => "",
+    };
     format!(
-        "throughput: everything on computes {} x the tokens per second of everything off; the founding reports promised {} x\n\
+        "{cut}throughput: everything on computes {} x the tokens per second of everything off; the founding reports promised {} x\n\
          cost: a token costs {} % less on the same machine; the founding reports promised {} % less cost and memory\n\
          memory: keys and values take {} % less per token of context\n",
         measured("throughput"),
@@ -160,6 +164,12 @@ pub fn conclusion(report: &Value) -> String {
         promised("cost_saved_percent"),
         measured("kv_memory_saved_percent"),
     )
+}
+
+fn is_cut(report: &Value) -> bool {
+    let workload = &report["workload"];
+    workload["scale"] != workload["scale_asked"]
+        || workload["asked"]["requests"] != workload["measured"]["requests"]
 }
 
 fn identical(value: &Value) -> &'static str {

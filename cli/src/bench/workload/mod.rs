@@ -138,6 +138,16 @@ impl Workload {
         whole.max().unwrap_or(0)
     }
 
+    /// Tokens of all prompts and answers.
+    pub fn tokens(&self) -> usize {
+        let prompts = self.prompt_tokens();
+        self.requests
+            .iter()
+            .zip(prompts)
+            .map(|(r, p)| p + r.max_tokens)
+            .sum()
+    }
+
     /// The first `n` requests.
     pub fn first(&self, n: usize) -> Self {
         Self {

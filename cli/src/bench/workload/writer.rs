@@ -5,145 +5,14 @@ use infer::model::Model;
 use crate::exit::Failure;
 
 /// From the most frequent down: the n-th is taken about 1/n as often as the first.
-const WORDS: &[&str] = &[
-    "the",
-    "of",
-    "and",
-    "to",
-    "a",
-    "in",
-    "that",
-    "he",
-    "was",
-    "it",
-    "his",
-    "is",
-    "with",
-    "as",
-    "had",
-    "for",
-    "she",
-    "not",
-    "but",
-    "at",
-    "on",
-    "her",
-    "be",
-    "they",
-    "him",
-    "by",
-    "all",
-    "this",
-    "said",
-    "from",
-    "so",
-    "were",
-    "have",
-    "one",
-    "which",
-    "there",
-    "their",
-    "what",
-    "would",
-    "who",
-    "when",
-    "them",
-    "been",
-    "if",
-    "no",
-    "out",
-    "or",
-    "up",
-    "into",
-    "prince",
-    "could",
-    "some",
-    "then",
-    "now",
-    "more",
-    "time",
-    "man",
-    "did",
-    "about",
-    "other",
-    "before",
-    "only",
-    "your",
-    "very",
-    "face",
-    "how",
-    "like",
-    "has",
-    "after",
-    "over",
-    "hand",
-    "room",
-    "went",
-    "down",
-    "must",
-    "again",
-    "eyes",
-    "know",
-    "such",
-    "same",
-    "long",
-    "house",
-    "came",
-    "little",
-    "old",
-    "where",
-    "here",
-    "just",
-    "day",
-    "first",
-    "right",
-    "life",
-    "good",
-    "back",
-    "never",
-    "door",
-    "left",
-    "word",
-    "people",
-    "nothing",
-    "great",
-    "still",
-    "horse",
-    "war",
-    "something",
-    "night",
-    "looked",
-    "army",
-    "young",
-    "father",
-    "general",
-    "why",
-    "thought",
-    "without",
-    "put",
-    "morning",
-    "road",
-    "table",
-    "letter",
-    "voice",
-    "officer",
-    "money",
-    "winter",
-    "question",
-    "answer",
-    "window",
-    "river",
-    "peace",
-    "city",
-    "paper",
-    "number",
-    "story",
-    "fire",
-    "order",
-    "village",
-    "doctor",
-    "silence",
-];
+const WORDS: &str = "\
+the of and to a in that he was it his is with as had for she not but at on her be they him by all this said \
+from so were have one which there their what would who when them been if no out or up into prince could some \
+then now more time man did about other before only your very face how like has after over hand room went down \
+must again eyes know such same long house came little old where here just day first right life good back never \
+door left word people nothing great still horse war something night looked army young father general why \
+thought without put morning road table letter voice officer money winter question answer window river peace \
+city paper number story fire order village doctor silence";
 /// Sentences between two looks at how many tokens there are.
 const SENTENCES: usize = 4;
 
@@ -183,6 +52,7 @@ impl Random {
 pub struct Writer<'a> {
     pub random: Random,
     model: &'a Model,
+    words: Vec<&'static str>,
 }
 
 impl<'a> Writer<'a> {
@@ -190,6 +60,7 @@ impl<'a> Writer<'a> {
         Self {
             random: Random::new(seed),
             model,
+            words: WORDS.split(' ').collect(),
         }
     }
 
@@ -230,8 +101,8 @@ impl<'a> Writer<'a> {
 
     fn word(&mut self) -> &'static str {
         // The logarithm of a rank is about evenly distributed when frequencies are those of words.
-        let rank = (WORDS.len() as f64).powf(self.random.unit());
-        WORDS[(rank as usize - 1).min(WORDS.len() - 1)]
+        let rank = (self.words.len() as f64).powf(self.random.unit());
+        self.words[(rank as usize - 1).min(self.words.len() - 1)]
     }
 }
 
@@ -249,5 +120,19 @@ mod tests {
         let mean = (0..n).map(|_| random.exponential()).sum::<f64>() / f64::from(n);
         assert!((0.95..1.05).contains(&mean), "{mean}");
         assert_eq!(random.below(1), 0);
+    }
+
+    #[test]
+    fn no_word_comes_twice_or_is_empty() {
+        let mut words: Vec<_> = WORDS.split(' ').collect();
+        let n = words.len();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), n);
+        assert!(
+            words
+                .iter()
+                .all(|w| w.bytes().all(|b| b.is_ascii_lowercase()) && !w.is_empty())
+        );
     }
 }
