@@ -24,6 +24,7 @@ const SOURCES: &[&str] = &[
     "metadata.rs",
     "text.rs",
     "engine.rs",
+    "engine_state.rs",
     "request.rs",
     "event.rs",
     "queue.rs",

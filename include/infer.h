@@ -1439,6 +1439,51 @@ infer_status infer_engine_metrics_text(const infer_engine *engine,
                                        size_t *needed,
                                        infer_error **error);
 
+/*
+ * Copies what the prefix cache holds of the longest cached prefix of these token ids, with this salt (any text up to
+ * salt_len bytes), into buffer, so that infer_engine_state_restore() can bring it back in another engine or process.
+ * When nothing of it is cached that is a state of no tokens. The bytes hold the token ids in the clear. Running requests
+ * wait while it is copied, between two steps.
+ *
+ * The size of the state is always written to *needed: ask for it with a NULL buffer of capacity 0, and leave some room,
+ * because it grows with requests that are running.
+ *
+ * Errors: INFER_ERR_BUFFER_TOO_SMALL, INFER_ERR_UNSUPPORTED for an engine without prefix_cache, INFER_ERR_INVALID_UTF8,
+ * INFER_ERR_NO_MEMORY.
+ * Threads: any.
+ */
+infer_status infer_engine_state_save(const infer_engine *engine,
+                                     const uint32_t *ids,
+                                     size_t n_ids,
+                                     const char *salt,
+                                     size_t salt_len,
+                                     uint8_t *buffer,
+                                     size_t capacity,
+                                     size_t *needed,
+                                     infer_error **error);
+
+/*
+ * Brings the size bytes of a saved state into the prefix cache: requests with this salt whose prompts begin with its
+ * tokens start after them, with the output they have without it. How many tokens are cached then is written to
+ * *n_tokens, which may be NULL; they are fewer than were saved when the cache is too small beside what is running.
+ * The bytes are needed only during the call. Running requests wait while they are copied, between two steps.
+ *
+ * A state fits engines that compute the same bits: same weights, element type of the cache, CPU level, precision and
+ * version of the arithmetic. Bytes that are damaged are refused, but restore only what you saved: who writes
+ * states can choose what the model takes for the meaning of a prompt.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT for bytes that are no state, or one of another kind of engine: the error says what
+ * differs; INFER_ERR_UNSUPPORTED for an engine without prefix_cache, INFER_ERR_INVALID_UTF8, INFER_ERR_NO_MEMORY.
+ * Threads: any.
+ */
+infer_status infer_engine_state_restore(const infer_engine *engine,
+                                        const uint8_t *buffer,
+                                        size_t size,
+                                        const char *salt,
+                                        size_t salt_len,
+                                        size_t *n_tokens,
+                                        infer_error **error);
+
 /* ---- Requests ---- */
 
 /*

@@ -1048,6 +1048,21 @@ public:
     return detail::finish(
         detail::run([&](infer_error **e) { return infer_engine_cache_clear(get(), salt.data(), salt.size(), e); }));
   }
+  /// What the prefix cache holds of the longest cached prefix of these ids with this salt, for state_restore() in another
+  /// engine or process. The bytes hold the ids in the clear.
+  outcome<std::vector<std::uint8_t>> state_save(span<const std::uint32_t> ids, std::string_view salt = {}) const {
+    return detail::finish(detail::copy<std::vector<std::uint8_t>>(
+        0, [&](std::uint8_t *buffer, std::size_t capacity, std::size_t *needed, infer_error **e) {
+          return infer_engine_state_save(get(), ids.data(), ids.size(), salt.data(), salt.size(), buffer, capacity, needed,
+                                         e);
+        }));
+  }
+  /// Brings a saved state into the prefix cache and tells how many tokens are cached then. Restore only what you saved.
+  outcome<std::size_t> state_restore(span<const std::uint8_t> state, std::string_view salt = {}) const {
+    return detail::finish(detail::get(std::size_t{0}, [&](std::size_t *out, infer_error **e) {
+      return infer_engine_state_restore(get(), state.data(), state.size(), salt.data(), salt.size(), out, e);
+    }));
+  }
   /// Computes one step, for engines created with the option manual_step; false when all requests have ended.
   outcome<bool> step() const;
 

@@ -70,6 +70,13 @@ pub fn with_capacity<T>(len: usize, what: &str) -> Result<Vec<T>, MemoryError> {
     Ok(v)
 }
 
+/// A copy of a slice, or an error when memory is short.
+pub fn copy<T: Copy>(values: &[T], what: &str) -> Result<Vec<T>, MemoryError> {
+    let mut v = with_capacity(values.len(), what)?;
+    v.extend_from_slice(values);
+    Ok(v)
+}
+
 /// Room for `more` elements beyond those of `v`, or an error when memory is short. It may grow by more, so that growing
 /// again and again costs little.
 pub fn reserve<T>(v: &mut Vec<T>, more: usize, what: &str) -> Result<(), MemoryError> {

@@ -18,6 +18,9 @@ mod gguf_body;
 #[path = "../fuzz/bodies/model.rs"]
 mod model_body;
 
+#[path = "../fuzz/bodies/state.rs"]
+mod state_body;
+
 #[path = "../fuzz/bodies/template.rs"]
 mod template_body;
 
@@ -73,6 +76,51 @@ fn model() {
         model_seeds::write();
     }
     run("model", model_body::run);
+}
+
+#[test]
+fn state() {
+    if std::env::var_os("INFER_WRITE_CORPUS").is_some() {
+        state_seeds::write();
+    }
+    run("state", state_body::run);
+}
+
+/// Makes the seeds of `state`: states of this machine's version, some spoiled in the header.
+mod state_seeds {
+    use super::state_body::{IDS, engine, generate};
+
+    pub fn write() {
+        let dir = super::corpus("state");
+        std::fs::create_dir_all(&dir).unwrap();
+        let save = |name: &str, bytes: &[u8]| std::fs::write(dir.join(name), bytes).unwrap();
+        generate();
+        let good = engine().save_state(&IDS, b"").unwrap();
+        save("good", &good);
+        save("one-block", &engine().save_state(&IDS[..32], b"").unwrap());
+        save("partial", &engine().save_state(&IDS[..5], b"").unwrap());
+        save("no-tokens", &engine().save_state(&[], b"").unwrap());
+        save("empty", b"");
+        for (name, at, with) in [
+            ("magic", 0, &b"x"[..]),
+            ("version", 8, &[9]),
+            ("fingerprint-huge", 12, &[255; 4]),
+            ("fingerprint-shorter", 12, &[8, 0]),
+            ("tokens-huge", 16, &[255; 8]),
+            ("tokens-overflow", 16, &[0, 0, 0, 0, 0, 0, 0, 64]),
+            ("block-huge", 24, &[255; 8]),
+            ("block-zero", 24, &[0; 8]),
+            ("fingerprint-not-utf8", 32, &[255]),
+            ("token-outside", good.len() - 8 - 37 * 4, &[255; 2]),
+        ] {
+            let mut bad = good.clone();
+            bad[at..at + with.len()].copy_from_slice(with);
+            save(name, &bad);
+        }
+        for n in [7, 20, 31, 40, good.len() / 2, good.len() - 1] {
+            save(&format!("cut-{n}"), &good[..n]);
+        }
+    }
 }
 
 /// Makes the seeds of `model`: tiny models of each kind, and some spoiled in the middle of the header.

@@ -58,7 +58,7 @@ fn play(trace: &Trace, kind: PolicyKind) -> usize {
     let Ok(geometry) = Geometry::new(RowType::F16, Vec::new()) else {
         return 0;
     };
-    let namer = Namer::new(Secret::fixed([1; 32]), 0, Fingerprint::new(&geometry, &[], &[]));
+    let namer = Namer::new(Secret::fixed([1; 32]), 0, Fingerprint::new(&geometry, &[]));
     let mut index = PrefixIndex::new(namer, kind);
     let root = index.root(b"");
     let mut hits = 0;

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"log/slog"
 	"runtime"
+	"unsafe"
 )
 
 // Engine schedules the requests of one model and computes them on its threads.
@@ -213,6 +214,53 @@ func (e *Engine) ClearCache(salt string) error {
 		text, n := textPointer(salt)
 		return C.infer_engine_cache_clear(p, text, n, detail)
 	})
+}
+
+// SaveState copies what the prefix cache holds of the longest cached prefix of these ids with this salt, so that
+// [Engine.RestoreState] can bring it back in another engine or process. The bytes hold the ids in the clear. Running
+// requests wait while it is copied.
+func (e *Engine) SaveState(ids []uint32, salt string) ([]byte, error) {
+	defer runtime.KeepAlive(e)
+	var state []byte
+	err := e.state.handle.use(func(p *C.infer_engine) error {
+		text, n := textPointer(salt)
+		for {
+			var needed C.size_t
+			var detail *C.infer_error
+			status := C.infer_engine_state_save(p, (*C.uint32_t)(unsafe.SliceData(ids)), C.size_t(len(ids)), text, n,
+				(*C.uint8_t)(unsafe.SliceData(state)), C.size_t(len(state)), &needed, &detail)
+			err := check(status, &detail)
+			// The first call asks for the size, which can grow until the second.
+			if int(needed) > len(state) && (err == nil || status == C.INFER_ERR_BUFFER_TOO_SMALL) {
+				state = make([]byte, needed)
+				continue
+			}
+			if err == nil {
+				state = state[:needed:needed]
+			}
+			return err
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return state, nil
+}
+
+// RestoreState brings a saved state into the prefix cache, where requests with this salt find it, and tells how many
+// tokens are cached then: fewer than were saved when the cache is too small. A state of another model, element type,
+// CPU level or precision is refused with the reason. Restore only what you saved: who writes states can choose what
+// the model takes for the meaning of a prompt.
+func (e *Engine) RestoreState(state []byte, salt string) (int, error) {
+	defer runtime.KeepAlive(e)
+	var restored C.size_t
+	err := e.state.handle.use(func(p *C.infer_engine) error {
+		text, n := textPointer(salt)
+		var detail *C.infer_error
+		return check(C.infer_engine_state_restore(p, (*C.uint8_t)(unsafe.SliceData(state)), C.size_t(len(state)), text, n,
+			&restored, &detail), &detail)
+	})
+	return int(restored), err
 }
 
 // Step computes one step on the calling goroutine, for engines with the option manual_step. It tells whether there is

@@ -784,6 +784,48 @@ func TestStatsCountWhatWasDone(t *testing.T) {
 	}
 }
 
+func TestStateGoesOnInAnotherEngine(t *testing.T) {
+	ctx := context.Background()
+	completion := greedy(16)
+	completion.Prompt = strings.Repeat("The old prince said nothing. ", 8)
+	ids, err := loadModel(t).Tokenize(completion.Prompt, infer.AddSpecial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := newEngine(t, nil)
+	want, err := engine.Generate(ctx, completion)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, err := engine.SaveState(ids, "")
+	if err != nil || len(state) < 1000 {
+		t.Fatalf("a state of %d bytes, %v", len(state), err)
+	}
+	// Another engine of another copy of the model.
+	other := newEngine(t, nil)
+	if n, err := other.RestoreState(state, ""); err != nil || n != len(ids) {
+		t.Fatalf("restored %d tokens of %d, %v", n, len(ids), err)
+	}
+	request := mustSubmit(t, other, ctx, completion)
+	text, err := request.Text(ctx)
+	if err != nil || text != want {
+		t.Errorf("expected %q, found %q, %v", want, text, err)
+	}
+	if finish := request.Finish(); finish == nil || finish.CachedTokens != len(ids)-1 {
+		t.Errorf("unexpected end %+v", finish)
+	}
+	for _, bad := range [][]byte{nil, state[:100], state[1:]} {
+		_, err := other.RestoreState(bad, "")
+		wantError(t, err, infer.ErrInvalidArgument, "state")
+	}
+	if empty, err := other.SaveState(nil, "someone"); err != nil || len(empty) == 0 {
+		t.Errorf("a state of no tokens: %d bytes, %v", len(empty), err)
+	}
+	off := newEngine(t, &infer.EngineConfig{Options: infer.Options{"prefix_cache": false}})
+	_, err = off.RestoreState(state, "")
+	wantError(t, err, infer.ErrUnsupported, "prefix_cache")
+}
+
 func TestStatsHaveTheFieldsOfTheHeader(t *testing.T) {
 	header, err := os.ReadFile(root + "/include/infer.h")
 	if err != nil {

@@ -16,6 +16,7 @@ mod request;
 mod sampling;
 mod schedule;
 mod sequence;
+mod state;
 mod stats;
 mod stop;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use stats::Stats;
 
 use crate::error::{Error, Result};
 use crate::kernel::{Kernels, RowType};
+use crate::kv::prefix::Fingerprint;
 use crate::model::Model;
 use crate::options::{EngineOptions, LogLevel, LogRecord, OptionSet, RequestOptions};
 use queue::{Outbox, ReadyList};
@@ -81,8 +83,14 @@ struct Facts {
     threads: usize,
     kv_type: RowType,
     kv_token_bytes: usize,
+    kv_block_bytes: usize,
     kv_budget: u64,
+    /// What the blocks of its prefix cache depend on, if it has one.
+    fingerprint: Option<Fingerprint>,
 }
+
+/// Something for whoever owns the worker.
+type Errand = Box<dyn FnOnce(&mut Worker) + Send>;
 
 #[derive(Default)]
 struct Inbox {
@@ -93,7 +101,8 @@ struct Inbox {
     outstanding: usize,
     draining: bool,
     paused: bool,
-    trims: Vec<(u64, mpsc::Sender<u64>)>,
+    /// What is to be done between two steps.
+    errands: Vec<Errand>,
     /// Salts whose cached prefixes are to be forgotten.
     clears: Vec<Vec<u8>>,
     /// A request was cancelled: look at the queue.
@@ -118,7 +127,9 @@ impl Engine {
             threads: worker.pool().threads(),
             kv_type: worker.geometry().row_type(),
             kv_token_bytes: worker.geometry().token_bytes(),
+            kv_block_bytes: worker.geometry().block_bytes(),
             kv_budget: counters.kv_bytes_budget.load(Relaxed),
+            fingerprint: worker.kv.index().map(|index| index.fingerprint().clone()),
         };
         let message = format!(
             "engine created: {}, kernels {}, {} threads, context {context}",
@@ -295,18 +306,32 @@ impl Engine {
     /// Gives memory that caches hold back to the system, up to about `bytes`; answers how much. Takes effect between
     /// two steps.
     pub fn trim(&self, bytes: u64) -> u64 {
+        self.between_steps(move |worker| worker.trim(bytes)).unwrap_or(0)
+    }
+
+    /// Has the owner of the worker do something between two steps, and waits for what comes of it.
+    fn between_steps<T: Send + 'static>(
+        &self,
+        errand: impl FnOnce(&mut Worker) -> T + Send + 'static,
+    ) -> Result<T> {
+        let closed = || Error::Closed("the engine is shutting down".to_string());
         if self.shared.options.manual_step {
-            return self.shared.worker().trim(bytes);
+            let mut worker = self.shared.worker();
+            forget(&mut self.shared.lock(), &mut worker);
+            return Ok(errand(&mut worker));
         }
         let (sender, receiver) = mpsc::channel();
         let mut inbox = self.shared.lock();
         if self.shared.shutdown.load(Relaxed) {
-            return 0;
+            return Err(closed());
         }
-        inbox.trims.push((bytes, sender));
+        inbox.errands.push(Box::new(move |worker| {
+            // A caller that is gone needs no answer.
+            let _ = sender.send(errand(worker));
+        }));
         drop(inbox);
         self.shared.wake.notify_all();
-        receiver.recv().unwrap_or(0)
+        receiver.recv().map_err(|_| closed())
     }
 
     /// Forgets cached prefixes of a salt, or all of them when it is empty. Takes effect between two steps, before any
@@ -378,6 +403,13 @@ impl Drop for Stepping<'_> {
 /// Deadlines of waiting requests are looked at this often when nothing else happens.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// Does what [`Engine::cache_clear`] left to do.
+fn forget(inbox: &mut Inbox, worker: &mut Worker) {
+    for salt in std::mem::take(&mut inbox.clears) {
+        worker.forget_prefixes(&salt);
+    }
+}
+
 fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     a.into_iter().chain(b).min()
 }
@@ -443,7 +475,7 @@ impl Shared {
         }));
         let mut inbox = self.lock();
         inbox.outstanding = 0;
-        inbox.trims.clear();
+        inbox.errands.clear();
         self.ended.notify_all();
     }
 
@@ -486,10 +518,10 @@ impl Shared {
 
     fn has_work(&self, inbox: &Inbox) -> bool {
         let runnable = inbox.outstanding > 0 && !inbox.paused;
-        runnable || inbox.cancelled || !inbox.trims.is_empty() || !inbox.clears.is_empty()
+        runnable || inbox.cancelled || !inbox.errands.is_empty() || !inbox.clears.is_empty()
     }
 
-    /// Ends waiting requests that were given up, admits others, serves trims. Answers whether computing is paused.
+    /// Ends waiting requests that were given up, admits others, runs errands. Answers whether computing is paused.
     fn feed(&self, worker: &mut Worker) -> bool {
         let now = Instant::now();
         let mut inbox = self.lock();
@@ -509,20 +541,15 @@ impl Shared {
             }
             inbox.next_deadline = inbox.queue.iter().filter_map(Sequence::deadline).min();
         }
-        for salt in std::mem::take(&mut inbox.clears) {
-            worker.forget_prefixes(&salt);
-        }
+        forget(&mut inbox, worker);
         if !inbox.paused {
             worker.admit(&mut inbox.queue);
         }
         let waiting = inbox.queue.len() + worker.preempted();
         Counters::set(&self.counters.queued, waiting as u64);
-        let (paused, trims) = (inbox.paused, std::mem::take(&mut inbox.trims));
+        let (paused, errands) = (inbox.paused, std::mem::take(&mut inbox.errands));
         drop(inbox);
-        for (bytes, reply) in trims {
-            // A caller that is gone needs no answer.
-            let _ = reply.send(worker.trim(bytes));
-        }
+        errands.into_iter().for_each(|errand| errand(worker));
         let n = given_up.len();
         let mut outbox = Outbox::default();
         for (sequence, ending) in given_up {
@@ -550,8 +577,8 @@ impl Shared {
         drop(worker);
         let mut inbox = self.lock();
         let queue = std::mem::take(&mut inbox.queue);
-        // A trim that nobody serves any more answers 0.
-        inbox.trims.clear();
+        // Who waits for an errand learns that nobody runs it any more.
+        inbox.errands.clear();
         drop(inbox);
         let mut outbox = Outbox::default();
         for sequence in queue {

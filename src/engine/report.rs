@@ -30,7 +30,7 @@ pub(super) fn summary(shared: &Shared) -> String {
     // Writing to a string cannot fail.
     let _ = write!(
         out,
-        "model: {}\n\
+        "model: {}; content {}\n\
          preset: {} for a {} model; queue: up to {} requests\n\
          kernels: {}, threads: {}\n\
          context: {} tokens, sequences: up to {}, prefill chunk: {} tokens\n\
@@ -43,6 +43,10 @@ pub(super) fn summary(shared: &Shared) -> String {
          prefill: {} tokens, {:.1} per second{}\n\
          decode: {} tokens, {:.1} per second{}\n",
         info.description,
+        shared
+            .model
+            .content_hash()
+            .map_or(String::new(), |hash| hash.to_string()),
         shared.options.preset,
         SizeClass::of(info.n_parameters).name(),
         shared.options.max_queued,

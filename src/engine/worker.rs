@@ -402,7 +402,7 @@ impl Worker {
         sequence.finish(ending, &mut self.outbox);
     }
 
-    fn publish_cache(&self) {
+    pub(super) fn publish_cache(&self) {
         let (pool, c) = (self.kv.pool(), &self.counters);
         let bytes = pool.geometry().block_bytes() as u64;
         let used = pool.used() as u64 * bytes;
@@ -424,20 +424,19 @@ fn prefix_index(
     machine: &Machine,
     geometry: &Geometry,
 ) -> Result<PrefixIndex> {
-    let info = model.info();
+    let content = model
+        .content_hash()
+        .map_or(String::new(), |hash| hash.to_string());
     let fingerprint = Fingerprint::new(
         geometry,
         &[
-            &info.description,
-            machine.kv_type.name(),
-            machine.kernels.level().name(),
-            options.f16_products,
-        ],
-        &[
-            info.n_vocab as u64,
-            info.n_parameters,
-            u64::from(options.exact),
-            u64::from(options.flash_attention),
+            ("cpu_level", &machine.kernels.level().name()),
+            ("f16_products", &options.f16_products),
+            ("exact", &options.exact),
+            ("flash_attention", &options.flash_attention),
+            ("elementary_functions", &elementary_functions()),
+            ("settings", &blake3::hash(model.settings().as_bytes()).to_hex()),
+            ("content", &content),
         ],
     );
     let policy = PolicyKind::from_name(options.prefix_policy).ok_or_else(|| Error::Internal {
@@ -448,4 +447,20 @@ fn prefix_index(
         Namer::new(Secret::random(), 0, fingerprint),
         policy,
     ))
+}
+
+/// Hash of some values of the functions that the platform's mathematical library provides: two machines of one CPU level
+/// may round them differently, and then their keys and values differ.
+fn elementary_functions() -> String {
+    let mut bits = Vec::new();
+    for i in 1..=1000u32 {
+        let x = f64::from(i) * 0.739;
+        let (sin, cos) = x.sin_cos();
+        let power = 10_000f64.powf(-x / 739.0);
+        let exp = (-0.037 * i as f32).exp();
+        for value in [sin, cos, power, x.ln(), f64::from(exp)] {
+            bits.extend_from_slice(&value.to_bits().to_le_bytes());
+        }
+    }
+    format!("{:016x}", twox_hash::XxHash3_64::oneshot(&bits))
 }

@@ -25,7 +25,7 @@ pub struct infer_engine {
 }
 
 pub(crate) struct EngineState {
-    engine: Engine,
+    pub(super) engine: Engine,
     requests: Arc<Requests>,
 }
 

@@ -19,6 +19,7 @@ mod abi;
 mod callback;
 mod engine;
 mod engine_options;
+mod engine_state;
 mod error;
 mod event;
 mod event_fd;
@@ -48,6 +49,7 @@ pub use abi::*;
 pub use callback::*;
 pub use engine::*;
 pub use engine_options::*;
+pub use engine_state::*;
 pub use error::*;
 pub use event::*;
 #[cfg(infer_faults)]

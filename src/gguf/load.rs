@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::content::{self, ContentHash};
 use super::file::{Gguf, Shard, Source};
 use super::identity::{Identity, PositionalFile, io, open_regular};
 use super::mapping::Mapping;
@@ -42,6 +43,7 @@ pub struct LoadOptions {
 pub struct TensorData {
     pub(super) backings: Vec<Backing>,
     tensors: HashMap<String, Place>,
+    pub(super) content: ContentHash,
 }
 
 /// Where a tensor lies.
@@ -92,6 +94,11 @@ impl TensorData {
             return Ok(None);
         };
         Ok(Arc::get_mut(region).map(|r| &mut r[place.start..place.start + place.len]))
+    }
+
+    /// Hash of all tensors as they were loaded.
+    pub fn content_hash(&self) -> ContentHash {
+        self.content
     }
 
     /// Number of tensors.
@@ -167,7 +174,8 @@ pub(super) fn load(gguf: &Gguf, options: &LoadOptions, progress: Progress<'_>) -
             let backing = Backing::Region(data.clone());
             let held = backing.bytes().len();
             let places = gguf.tensors().iter().map(|t| place(t, 0, *base, held));
-            let data = collect(gguf.tensors(), vec![backing.clone()], places)?;
+            let mut data = collect(gguf.tensors(), vec![backing.clone()], places)?;
+            data.content = content::of_loaded(LoadMode::Read, gguf.tensors(), &data);
             report(progress, total, total)?;
             Ok(data)
         }
@@ -225,6 +233,7 @@ pub(super) fn collect(
     Ok(TensorData {
         backings,
         tensors: all,
+        content: ContentHash::default(),
     })
 }
 
@@ -255,7 +264,9 @@ fn map(tensors: &[TensorInfo], shards: &[Shard], files: &[PositionalFile]) -> Re
         Some(&held) => place(t, t.shard, 0, held),
         None => Err(no_such_shard(t)),
     });
-    collect(tensors, mappings, places)
+    let mut data = collect(tensors, mappings, places)?;
+    data.content = content::of_loaded(LoadMode::Mmap, tensors, &data);
+    Ok(data)
 }
 
 fn no_such_shard(t: &TensorInfo) -> Error {

@@ -25,6 +25,7 @@
 //! [`LoadMode::Mmap`] maps the file: if another process truncates it, touching a lost page raises `SIGBUS`,
 //! which ends the host; choose it only for files that nobody writes to.
 
+mod content;
 mod cursor;
 mod error;
 mod file;
@@ -38,6 +39,7 @@ mod split;
 mod tensors;
 mod writer;
 
+pub use content::ContentHash;
 pub use error::GgufError;
 pub use file::Gguf;
 pub use load::{LoadMode, LoadOptions, TensorBytes, TensorData};

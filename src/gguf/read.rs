@@ -1,7 +1,7 @@
 //! Copying tensors out of files.
 //!
 //! Consecutive tensors share an anonymous region of about 64 MiB with huge-page advice,
-//! filled by positional reads of 4 MiB from several threads. A region is given back when the last of its
+//! filled by positional reads from several threads, 4 MiB at a time. A region is given back when the last of its
 //! tensors is dropped, so weights that are converted layer by layer do not need twice the memory.
 //!
 //! `cargo bench --bench load` on two cores of a cloud machine, seconds per GB from a warm page cache and from the
@@ -12,9 +12,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+use super::content;
 use super::file::Shard;
 use super::identity::{PositionalFile, io};
-use super::load::{Backing, LoadOptions, Place, Progress, TensorData, collect, report};
+use super::load::{Backing, LoadMode, LoadOptions, Place, Progress, TensorData, collect, report};
 use super::{GgufError, TensorInfo};
 use crate::kernel::with_signals_blocked;
 use crate::memory::{self, MemoryError, Region};
@@ -26,8 +27,8 @@ const TENSOR_ALIGNMENT: usize = 64;
 const REGION_BYTES: usize = 64 << 20;
 /// Larger regions are whole huge pages: the kernel aligns only those to huge-page boundaries.
 const HUGE_PAGE: usize = 2 << 20;
-/// Bytes of one read.
-const CHUNK: usize = 4 << 20;
+/// Bytes that a thread takes at a time, whole pieces.
+const CHUNK: usize = 16 * content::PIECE;
 /// Fewer bytes are read on the calling thread alone.
 const ALONE_BELOW: u64 = 16 << 20;
 /// More threads do not read faster: memory bandwidth is the limit.
@@ -71,11 +72,12 @@ fn padded(t: &TensorInfo) -> Option<usize> {
     bytes.checked_next_multiple_of(TENSOR_ALIGNMENT)
 }
 
-/// One read: fill `buf` from `offset` of file `shard`.
+/// Fill `buf` from `offset` of file `shard`, and hash its pieces.
 struct Job<'r> {
     shard: usize,
     offset: u64,
     buf: &'r mut [u8],
+    hashes: &'r mut [u128],
 }
 
 /// Copies all tensors into regions of memory.
@@ -98,7 +100,9 @@ pub(super) fn read(
     for group in &groups {
         regions.push(Region::new(group.bytes, "a model's tensors")?);
     }
-    let jobs = jobs(&groups, &mut regions)?;
+    let pieces = tensors.iter().map(content::pieces).sum();
+    let mut hashes = memory::filled(0u128, pieces, "the hashes of a model's tensors")?;
+    let jobs = jobs(&groups, &mut regions, &mut hashes)?;
     run(jobs, shards, files, options.threads, progress)?;
 
     let backings = regions
@@ -115,11 +119,17 @@ pub(super) fn read(
             Ok(place)
         })
     });
-    collect(tensors, backings, places)
+    let mut data = collect(tensors, backings, places)?;
+    data.content = content::combine(LoadMode::Read, tensors, &hashes);
+    Ok(data)
 }
 
-/// Cuts the regions into reads of at most [`CHUNK`] bytes, in file order.
-fn jobs<'r>(groups: &[Group<'_>], regions: &'r mut [Region]) -> Result<Vec<Job<'r>>> {
+/// Cuts the regions into jobs of at most [`CHUNK`] bytes, in file order.
+fn jobs<'r>(
+    groups: &[Group<'_>],
+    regions: &'r mut [Region],
+    mut hashes: &'r mut [u128],
+) -> Result<Vec<Job<'r>>> {
     let of = |t: &TensorInfo| t.n_bytes.div_ceil(CHUNK as u64) as usize;
     let count = groups
         .iter()
@@ -136,9 +146,16 @@ fn jobs<'r>(groups: &[Group<'_>], regions: &'r mut [Region]) -> Result<Vec<Job<'
             let mut offset = t.offset;
             for buf in own[..len].chunks_mut(CHUNK) {
                 let shard = t.shard;
-                let n = buf.len() as u64;
-                jobs.push(Job { shard, offset, buf });
-                offset += n;
+                let n = buf.len();
+                let own;
+                (own, hashes) = hashes.split_at_mut(n.div_ceil(content::PIECE));
+                jobs.push(Job {
+                    shard,
+                    offset,
+                    buf,
+                    hashes: own,
+                });
+                offset += n as u64;
             }
         }
     }
@@ -225,16 +242,21 @@ fn read_one(job: Job<'_>, shards: &[Shard], files: &[PositionalFile]) -> Result<
             message: format!("no file {}", job.shard),
         });
     };
-    let n = job.buf.len();
-    match file.read_exact_at(job.buf, job.offset) {
-        Ok(()) => Ok(n as u64),
-        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
-            let what = format!("shrank below {} bytes", job.offset + n as u64);
-            Err(GgufError::Changed { what }.in_file(&shard.path).into())
+    let mut offset = job.offset;
+    for (buf, hash) in job.buf.chunks_mut(content::PIECE).zip(job.hashes) {
+        let n = buf.len();
+        match file.read_exact_at(buf, offset) {
+            Ok(()) => *hash = content::piece(buf),
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                let what = format!("shrank below {} bytes", offset + n as u64);
+                return Err(GgufError::Changed { what }.in_file(&shard.path).into());
+            }
+            Err(e) => {
+                let action = format!("read {n} bytes at offset {offset} of");
+                return Err(io(&action, &shard.path, e));
+            }
         }
-        Err(e) => {
-            let action = format!("read {n} bytes at offset {} of", job.offset);
-            Err(io(&action, &shard.path, e))
-        }
+        offset += n as u64;
     }
+    Ok(offset - job.offset)
 }

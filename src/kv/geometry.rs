@@ -107,6 +107,43 @@ impl Geometry {
         self.layers[layer].shape
     }
 
+    /// The shapes of all layers as text, runs of equal ones together: `layers*heads/key_dim/value_dim`.
+    pub fn shapes(&self) -> String {
+        let runs = self.layers.chunk_by(|a, b| a.shape == b.shape);
+        let texts = runs.map(|run| {
+            let shape = run[0].shape;
+            let (heads, key, value) = (shape.n_kv_heads, shape.key_dim, shape.value_dim);
+            format!("{}*{heads}/{key}/{value}", run.len())
+        });
+        texts.collect::<Vec<_>>().join(",")
+    }
+
+    /// Zeroes the slots of a block from `slot` on, for a block that is handed out without what it held there.
+    pub(super) fn clear_slots(&self, block: &mut [u8], slot: usize) {
+        let slot = slot.min(BLOCK_TOKENS);
+        for (index, layer) in self.layers.iter().enumerate() {
+            for head in 0..layer.shape.n_kv_heads {
+                // Scales, where there are some, lie like one more column.
+                let mut keys = &mut block[self.keys(index, head)];
+                if self.row_type == RowType::Q8 {
+                    let (scales, columns) = keys.split_at_mut(4 * BLOCK_TOKENS);
+                    scales[4 * slot..].fill(0);
+                    keys = columns;
+                }
+                let column = keys.len() / layer.shape.key_dim.max(1);
+                if column > 0 {
+                    for column in keys.chunks_exact_mut(column) {
+                        let element = column.len() / BLOCK_TOKENS;
+                        column[slot * element..].fill(0);
+                    }
+                }
+                let rows = &mut block[self.values(index, head)];
+                let row = rows.len() / BLOCK_TOKENS;
+                rows[slot * row..].fill(0);
+            }
+        }
+    }
+
     /// Where the key columns of a head lie in a block.
     pub(super) fn keys(&self, layer: usize, head: usize) -> std::ops::Range<usize> {
         let l = &self.layers[layer];

@@ -259,6 +259,14 @@ impl Pool {
         }
     }
 
+    /// Fills a block with the bytes of one.
+    pub(super) fn write(&mut self, block: BlockId, bytes: &[u8]) {
+        let (slab, start) = self.locate(block);
+        if let Some(memory) = self.slabs[slab].memory.as_deref_mut() {
+            memory[start..start + bytes.len()].copy_from_slice(bytes);
+        }
+    }
+
     /// Gives back the memory of slabs whose blocks are all free until `bytes` are reached; answers how much.
     pub fn trim(&mut self, bytes: u64) -> u64 {
         let mut freed = 0;
@@ -277,7 +285,8 @@ impl Pool {
         freed
     }
 
-    fn block(&self, block: BlockId) -> &[u8] {
+    /// All of a block's bytes.
+    pub(super) fn block(&self, block: BlockId) -> &[u8] {
         let (slab, start) = self.locate(block);
         // A block in use lies in a slab with memory: `take` mapped it and `trim` leaves it.
         self.slabs[slab]

@@ -95,18 +95,12 @@ impl KvCache {
 
     /// Indexes the first unsealed block. Answers its key, or `None` when the chain cannot go on.
     fn offer(&mut self, sequence: SequenceId, root: Key, parent: Key, tokens: &[u32]) -> Option<Key> {
-        let index = self.index.as_mut()?;
         let position = self.tables[sequence.index()].sealed;
         let block = self.tables[sequence.index()].blocks()[position];
-        while let Some(old) = index.superseded(parent, tokens) {
-            if let Some(block) = index.remove(old) {
-                self.pool.set_indexed(block, None);
-            }
-        }
-        match index.insert(root, parent, tokens, block) {
+        match self.enter(root, parent, tokens, block)? {
             Insert::New(id, _) if self.pool.indexed(block).is_some() => {
                 // A shared block that nothing was written to keeps the entry it has.
-                index.remove(id);
+                self.index.as_mut()?.remove(id);
                 None
             }
             Insert::New(id, key) => {
@@ -190,7 +184,7 @@ impl KvCache {
         true
     }
 
-    fn retain(&mut self, block: BlockId) {
+    pub(super) fn retain(&mut self, block: BlockId) {
         self.pool.retain(block);
         if self.pool.users(block) == 1
             && let (Some(index), Some(id)) = (&mut self.index, self.pool.indexed(block))

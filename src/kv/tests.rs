@@ -119,7 +119,7 @@ fn released_blocks_are_taken_again_before_new_memory() {
 /// A cache with an index, and the root of its prefixes.
 fn indexed(max_sequences: usize, blocks: u64) -> (KvCache, Key) {
     let cache = cache(max_sequences, blocks);
-    let fingerprint = Fingerprint::new(cache.pool().geometry(), &[], &[]);
+    let fingerprint = Fingerprint::new(cache.pool().geometry(), &[]);
     let namer = Namer::new(Secret::random(), 0, fingerprint);
     let cache = cache.with_index(PrefixIndex::new(namer, PolicyKind::Adaptive));
     let root = cache.index().unwrap().root(b"");

@@ -21,7 +21,7 @@ pub use step::{Compute, Row, Step, Wants, Widths, Workspace};
 pub use times::ComponentTimes;
 
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, LoadMode, LoadOptions, Metadata};
+use crate::gguf::{ContentHash, Gguf, LoadMode, LoadOptions, Metadata};
 use crate::kernel::RowType;
 use crate::kv::{Geometry, LayerShape};
 use crate::memory::MemoryError;
@@ -109,6 +109,8 @@ pub struct Model {
     metadata: Metadata,
     architecture: String,
     info: ModelInfo,
+    content_hash: Option<ContentHash>,
+    settings: String,
     /// `None` when only the vocabulary was loaded.
     body: Option<Box<dyn Architecture>>,
     tokenizer: Option<Tokenizer>,
@@ -164,6 +166,8 @@ impl Model {
                 metadata,
                 architecture,
                 info,
+                content_hash: None,
+                settings: String::new(),
                 body: None,
                 tokenizer,
                 template,
@@ -199,6 +203,8 @@ impl Model {
             check::all_finite(&gguf, &data)?;
         }
         gguf.release_data();
+        let content_hash = Some(data.content_hash());
+        let settings = format!("{config:?}");
         let tensors = Tensors::pack(&gguf, data, options.load_threads)?;
         let body = load_architecture(config, &gguf, &tensors)?;
         let metadata = gguf.into_metadata();
@@ -206,6 +212,8 @@ impl Model {
             metadata,
             architecture,
             info,
+            content_hash,
+            settings,
             body: Some(body),
             tokenizer,
             template,
@@ -289,6 +297,18 @@ impl Model {
     /// What it is, in numbers.
     pub fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    /// Hash of the names, types, shapes and data of the weights; `None` when only the vocabulary was loaded. Equal
+    /// weights have equal hashes however the file is called or split, but a mapped model, of which only samples are
+    /// hashed, has another one than the same model when it is read. It tells models apart by accident, not by malice.
+    pub fn content_hash(&self) -> Option<ContentHash> {
+        self.content_hash
+    }
+
+    /// The hyper-parameters as text, for fingerprints.
+    pub(crate) fn settings(&self) -> &str {
+        &self.settings
     }
 
     /// The forward pass.

@@ -200,6 +200,8 @@ static void utf8(const infer_model *model, const infer_engine *engine) {
   UTF8(infer_request_options_set_messages_json(ro, BAD, length, &error));
   UTF8(infer_request_options_add_stop(ro, BAD, INFER_NTS, &error));
   UTF8(infer_engine_cache_clear(engine, BAD, length, &error));
+  UTF8(infer_engine_state_save(engine, &id, 1, BAD, length, NULL, 0, &n, &error));
+  UTF8(infer_engine_state_restore(engine, (const uint8_t *)good, 1, BAD, length, &n, &error));
   infer_model_options_free(mo);
   infer_engine_options_free(eo);
   infer_request_options_free(ro);

@@ -223,6 +223,44 @@ int main(int argc, char **argv) {
     infer_request_options_free(copy);
   }
 
+  /* What was computed of a prompt goes on in another engine. */
+  {
+    uint32_t ids[80];
+    uint8_t *state;
+    size_t size = 0, again = 0, n = 0;
+    infer_engine *other = NULL;
+    infer_request_options *ro = infer_request_options_new();
+    for (n = 0; n < 80; n++)
+      ids[n] = 3 + (uint32_t)(n * 37 % 500);
+    OK(infer_request_options_set_prompt_ids(ro, ids, 80, &error));
+    OK(infer_request_options_set(ro, "max_tokens", "4", &error));
+    OK(infer_engine_submit(engine, ro, &request, &error));
+    while (infer_request_next(request, -1, &event, &error) == INFER_OK) {
+    }
+    infer_request_free(request);
+    OK(infer_engine_state_save(engine, ids, 80, NULL, 0, NULL, 0, &size, &error));
+    CHECK(size > 1000 && (state = malloc(size)) != NULL);
+    ANSWERS(INFER_ERR_BUFFER_TOO_SMALL,
+            infer_engine_state_save(engine, ids, 80, NULL, 0, state, size - 1, &again, &error));
+    CHECK(again == size);
+    OK(infer_engine_state_save(engine, ids, 80, NULL, 0, state, size, &again, &error));
+    CHECK(again == size);
+    OK(infer_engine_create(model, NULL, &other, &error));
+    ANSWERS(INFER_ERR_INVALID_ARGUMENT, infer_engine_state_restore(other, state, size - 1, NULL, 0, &n, &error));
+    ANSWERS(INFER_ERR_INVALID_ARGUMENT, infer_engine_state_restore(other, NULL, 0, NULL, 0, &n, &error));
+    OK(infer_engine_state_restore(other, state, size, NULL, 0, &n, &error));
+    CHECK(n == 80);
+    OK(infer_engine_state_restore(other, state, size, NULL, 0, NULL, &error));
+    free(state);
+    OK(infer_engine_submit(other, ro, &request, &error));
+    while (infer_request_next(request, -1, &event, &error) == INFER_OK) {
+    }
+    CHECK(event.cached_tokens == 79 && event.prompt_tokens == 80);
+    infer_request_free(request);
+    infer_request_options_free(ro);
+    infer_engine_free(other);
+  }
+
   /* Memory and drain: taking ends, running ones finish. */
   {
     uint64_t given = 77;

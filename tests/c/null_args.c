@@ -171,6 +171,10 @@ int main(void) {
   ARGUMENT(infer_engine_resume(NULL, &error));
   ARGUMENT(infer_engine_trim(NULL, 1, &freed, &error));
   ARGUMENT(infer_engine_cache_clear(NULL, "x", 1, &error));
+  ARGUMENT(infer_engine_state_save(NULL, &id, 1, "x", 1, NULL, 0, &n, &error));
+  HANDLE(infer_engine_state_save(bad_engine, &id, 1, "x", 1, NULL, 0, &n, &error));
+  ARGUMENT(infer_engine_state_restore(NULL, (const uint8_t *)buffer, 1, "x", 1, &n, &error));
+  HANDLE(infer_engine_state_restore(bad_engine, (const uint8_t *)buffer, 1, "x", 1, &n, &error));
   ARGUMENT(infer_engine_step(NULL, &id, &error));
   ARGUMENT(infer_engine_stats(NULL, &stats, &error));
   HANDLE(infer_engine_stats(bad_engine, &stats, &error));

@@ -283,6 +283,15 @@ void engines_are_controlled(const infer::model &model) {
   engine.cache_clear("salt");
   engine.trim(0);
 
+  const auto ids = model.tokenize("The old prince looked at the soldiers who stood in the snow, and said nothing.");
+  const auto said = engine.generate(greedy(12).prompt_ids(ids)).text;
+  const auto state = engine.state_save(ids);
+  const auto fresh = infer::engine::create(model);
+  CHECK(fresh.state_restore(state) == ids.size());
+  CHECK(fresh.generate(greedy(12).prompt_ids(ids)).text == said);
+  CHECK(fresh.stats().prefix_hit_tokens == ids.size() - 1);
+  THROWS(infer::status::invalid_argument, "state", fresh.state_restore({state.data(), state.size() - 1}));
+
   const auto manual = infer::engine::create(model, infer::engine_options().set("manual_step", true));
   auto stepped = manual.submit(greedy(3));
   while (manual.step()) {

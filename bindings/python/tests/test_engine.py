@@ -429,6 +429,33 @@ def test_drain_refuses_and_resume_takes_again(engine: libinfer.Engine) -> None:
         engine.trim(-1)
 
 
+RESTORE = """
+import sys, libinfer
+model = libinfer.Model(sys.argv[1])
+with libinfer.Engine(model) as engine:
+    restored = engine.restore_state(sys.stdin.buffer.read(), "someone")
+    prompt = [int(word) for word in sys.argv[2].split()]
+    completion = engine.generate(prompt, temperature=0, max_tokens=16, cache_salt="someone")
+    print(restored, completion.finish.cached_tokens, *completion.tokens)
+"""
+
+
+def test_a_state_goes_on_in_another_process(model: libinfer.Model, engine: libinfer.Engine) -> None:
+    ids = model.tokenize("The old prince said nothing. " * 8)
+    expected = engine.generate(ids, temperature=0, max_tokens=16).tokens
+    state = engine.save_state(ids)
+    assert len(state) > 1000
+    arguments = [sys.executable, "-c", RESTORE, str(MODEL), " ".join(map(str, ids))]
+    found = subprocess.run(arguments, input=state, stdout=subprocess.PIPE, check=True).stdout.split()
+    assert [int(word) for word in found] == [len(ids), len(ids) - 1, *expected]
+    for bad in (b"", state[:100], state[:-1]):
+        with pytest.raises(libinfer.InvalidArgumentError, match="state"):
+            engine.restore_state(bad)
+    assert engine.restore_state(engine.save_state([])) == 0
+    with libinfer.Engine(model, prefix_cache=False) as off, pytest.raises(libinfer.UnsupportedError):
+        off.save_state(ids)
+
+
 def test_manual_steps_compute_on_this_thread(model: libinfer.Model, engine: libinfer.Engine) -> None:
     with libinfer.Engine(model, manual_step=True) as manual:
         request = manual.submit(PROMPT, temperature=0, max_tokens=8)

@@ -5,7 +5,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use crate::kv::Geometry;
+use super::Fingerprint;
 
 /// Name of a block, or of the empty prefix that chains of blocks begin at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,8 +54,6 @@ enum Tag {
     Salt,
     Parent,
     Tokens,
-    Text,
-    Number,
 }
 
 struct Fields(blake3::Hasher);
@@ -77,31 +75,6 @@ impl Fields {
     }
 }
 
-/// Version of the arithmetic. It is raised with every change that alters a bit of a key or value, so that blocks of
-/// one version are never read by another.
-const NUMERICS_VERSION: u64 = 1;
-
-/// What the content of a block depends on beside its tokens: model, layout, element type, CPU level, precision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fingerprint([u8; 32]);
-
-impl Fingerprint {
-    /// Of texts and numbers that identify the model and how it is computed.
-    pub fn new(geometry: &Geometry, texts: &[&str], numbers: &[u64]) -> Self {
-        let mut fields = Fields(blake3::Hasher::new());
-        fields
-            .field(Tag::Number, &NUMERICS_VERSION.to_le_bytes())
-            .field(Tag::Text, format!("{geometry:?}").as_bytes());
-        for text in texts {
-            fields.field(Tag::Text, text.as_bytes());
-        }
-        for number in numbers {
-            fields.field(Tag::Number, &number.to_le_bytes());
-        }
-        Self(fields.finish())
-    }
-}
-
 /// Makes the keys of one layer group of one engine.
 #[derive(Debug, Clone)]
 pub struct Namer {
@@ -120,12 +93,17 @@ impl Namer {
         }
     }
 
+    /// What the keys are about.
+    pub fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
     /// Where the prefixes of a salt begin. Blocks below different roots never have the same name.
     pub fn root(&self, salt: &[u8]) -> Key {
         let mut fields = Fields::keyed(&self.secret);
         fields
             .field(Tag::Group, &self.group.to_le_bytes())
-            .field(Tag::Fingerprint, &self.fingerprint.0)
+            .field(Tag::Fingerprint, self.fingerprint.as_str().as_bytes())
             .field(Tag::Salt, salt);
         Key(fields.finish())
     }
@@ -144,10 +122,11 @@ impl Namer {
 mod tests {
     use super::*;
     use crate::kernel::RowType;
+    use crate::kv::Geometry;
 
     fn namer(secret: u8, group: u32, version: u64) -> Namer {
         let geometry = Geometry::new(RowType::F16, Vec::new()).unwrap();
-        let fingerprint = Fingerprint::new(&geometry, &["a model"], &[version]);
+        let fingerprint = Fingerprint::new(&geometry, &[("version", &version)]);
         Namer::new(Secret::fixed([secret; 32]), group, fingerprint)
     }
 

@@ -7,10 +7,12 @@
 //!
 //! The index knows nothing of memory: blocks are numbers to it, so that policies can be tried without a model.
 
+mod fingerprint;
 mod key;
 pub mod policy;
 
-pub use key::{Fingerprint, Key, Namer, Secret};
+pub use fingerprint::{Fingerprint, NUMERICS_VERSION};
+pub use key::{Key, Namer, Secret};
 pub use policy::{Policy, PolicyKind};
 
 use std::collections::{BTreeMap, HashMap};
@@ -160,6 +162,11 @@ impl PrefixIndex {
         self.evictions
     }
 
+    /// What the blocks depend on beside their tokens.
+    pub fn fingerprint(&self) -> &Fingerprint {
+        self.namer.fingerprint()
+    }
+
     /// Where the prefixes of a salt begin.
     pub fn root(&self, salt: &[u8]) -> Key {
         self.namer.root(salt)
@@ -182,6 +189,13 @@ impl PrefixIndex {
         let rest = &tokens[found.blocks.len() * BLOCK_TOKENS..limit];
         found.partial = self.closest(&parent, rest);
         found
+    }
+
+    /// The block of exactly these tokens after `parent`, and its key.
+    pub fn known(&self, parent: Key, tokens: &[u32]) -> Option<(Key, BlockId)> {
+        let key = self.namer.child(&parent, tokens);
+        let (_, node) = self.find(&key, &parent, tokens)?;
+        Some((key, node.block))
     }
 
     /// The entry of a key, if it is what the key claims.
@@ -319,7 +333,7 @@ mod tests {
 
     fn index() -> PrefixIndex {
         let geometry = Geometry::new(RowType::F16, Vec::new()).unwrap();
-        let fingerprint = Fingerprint::new(&geometry, &[], &[]);
+        let fingerprint = Fingerprint::new(&geometry, &[]);
         let namer = Namer::new(Secret::fixed([7; 32]), 0, fingerprint);
         PrefixIndex::new(namer, PolicyKind::Lru)
     }

@@ -82,6 +82,8 @@ static void boundary(const char *path, const infer_model *model, const infer_eng
   PANICS("infer_engine_stats", infer_engine_stats(engine, &stats, &error));
   PANICS("infer_engine_drain", infer_engine_drain(engine, 0, &error));
   PANICS("infer_engine_trim", infer_engine_trim(engine, 0, NULL, &error));
+  PANICS("infer_engine_state_save", infer_engine_state_save(engine, NULL, 0, NULL, 0, NULL, 0, &n, &error));
+  PANICS("infer_engine_state_restore", infer_engine_state_restore(engine, NULL, 0, NULL, 0, &n, &error));
   PANICS("infer_request_next", infer_request_next(request, 0, &event, &error));
   PANICS("infer_request_cancel", infer_request_cancel(request, &error));
   PANICS("infer_request_options_set", infer_request_options_set(ro, "seed", "1", &error));

@@ -199,6 +199,8 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "infer_engine_resume": (_S, (_H, _E)),
     "infer_engine_trim": (_S, (_H, c_uint64, _U64P, _E)),
     "infer_engine_cache_clear": (_S, (_H, _T, _N, _E)),
+    "infer_engine_state_save": (_S, (_H, _U32P, _N, _T, _N, *_OUT, _E)),
+    "infer_engine_state_restore": (_S, (_H, c_void_p, _N, _T, _N, _NP, _E)),
     "infer_engine_step": (_S, (_H, _U32P, _E)),
     "infer_engine_stats": (_S, (_H, c_void_p, _E)),
     "infer_engine_summary": (_S, (_H, *_OUT, _E)),

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import threading
 import weakref
-from ctypes import byref, c_uint32, c_uint64, c_void_p
+from ctypes import byref, c_size_t, c_uint32, c_uint64, c_void_p
 from types import TracebackType
 from typing import Any, Mapping, Sequence, Union
 
 from . import _c, _callbacks
 from ._c import OptionValue
 from ._callbacks import LogFunction
-from ._errors import InferError, InvalidArgumentError
+from ._errors import BufferTooSmallError, InferError, InvalidArgumentError
 from ._event import Completion
 from ._handle import Handle, close_engine_at_exit
 from ._model import Message, Model, messages_json
@@ -206,6 +207,49 @@ class Engine:
         data = _c.utf8(salt)
         with self._handle as pointer:
             _c.call(_c.lib.infer_engine_cache_clear, pointer, data, len(data))
+
+    def save_state(self, ids: Sequence[int], salt: str = "") -> bytes:
+        """What the prefix cache holds of the longest cached prefix of these ids, for restore_state() elsewhere.
+
+        The bytes hold the ids in the clear. Running requests wait while it is copied.
+        """
+        data, array = _c.utf8(salt), _c.ids_in(ids)
+        capacity = 0
+        while True:
+            buffer = ctypes.create_string_buffer(capacity) if capacity else None
+            needed = c_size_t()
+            try:
+                with self._handle as pointer:
+                    _c.call(
+                        _c.lib.infer_engine_state_save,
+                        pointer,
+                        array,
+                        len(array),
+                        data,
+                        len(data),
+                        buffer,
+                        capacity,
+                        byref(needed),
+                    )
+                if buffer is not None:
+                    return ctypes.string_at(buffer, needed.value)
+            except BufferTooSmallError:
+                # It grows with requests that are running.
+                pass
+            capacity = needed.value
+
+    def restore_state(self, state: bytes, salt: str = "") -> int:
+        """Brings a saved state into the prefix cache; the answer is how many tokens are cached then.
+
+        A state of another model, element type, CPU level or precision is refused with the reason. Restore only what you
+        saved: who writes states can choose what the model takes for the meaning of a prompt.
+        """
+        data, found = _c.utf8(salt), c_size_t()
+        with self._handle as pointer:
+            _c.call(
+                _c.lib.infer_engine_state_restore, pointer, state, len(state), data, len(data), byref(found)
+            )
+        return found.value
 
     def stats(self) -> Stats:
         """A snapshot of the counters."""

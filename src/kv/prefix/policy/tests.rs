@@ -5,7 +5,7 @@ use crate::kv::Geometry;
 
 fn key(n: u32) -> Key {
     let geometry = Geometry::new(RowType::F16, Vec::new()).unwrap();
-    let namer = Namer::new(Secret::fixed([1; 32]), 0, Fingerprint::new(&geometry, &[], &[]));
+    let namer = Namer::new(Secret::fixed([1; 32]), 0, Fingerprint::new(&geometry, &[]));
     namer.child(&namer.root(b""), &[n])
 }
 
