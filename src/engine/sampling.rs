@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::sequence::Ending;
+use super::alerts::Alert;
+use super::histogram::HistogramKind;
+use super::sequence::{Ending, TokenTime};
 use super::stats::{Counters, nanoseconds};
 use super::worker::Worker;
 use crate::error::Error;
@@ -56,12 +58,20 @@ impl Worker {
                 continue;
             };
             Counters::add(&self.counters.generated_tokens, 1);
-            let (ending, first) = sequence.accept(token, tokenizer, now);
-            if let Some(first) = first {
-                Counters::add(&self.counters.time_to_first_token, nanoseconds(first));
-                Counters::raise(&self.counters.max_time_to_first_token, nanoseconds(first));
+            let tag = sequence.mailbox.tag();
+            match sequence.note_token(now) {
+                TokenTime::First(time) => {
+                    let time = nanoseconds(time);
+                    self.counters.answered(time);
+                    self.alerts.check(Alert::TimeToFirstToken, time, tag);
+                }
+                TokenTime::Next(time) => {
+                    let time = nanoseconds(time);
+                    self.counters.record(HistogramKind::InterTokenTime, time);
+                    self.alerts.check(Alert::InterTokenTime, time, tag);
+                }
             }
-            self.endings[index] = ending;
+            self.endings[index] = sequence.accept(token, tokenizer);
         }
     }
 }
