@@ -155,7 +155,10 @@ impl Alerts {
         if limit == u64::MAX {
             return;
         }
-        let percent = (used as u64).saturating_mul(100) / (capacity as u64).max(1);
+        // Rounded up, so that what is above the limit is never shown as the limit.
+        let percent = (used as u64)
+            .saturating_mul(100)
+            .div_ceil((capacity as u64).max(1));
         let filling = percent > limit;
         if filling && !self.filling {
             self.raise(Alert::KvUsed, percent, None);
@@ -290,8 +293,8 @@ mod tests {
     #[test]
     fn memory_is_an_alert_each_time_it_rises_above() {
         let (mut alerts, counters) = alerts(|o| o.alert_kv_used_percent = 80);
-        for used in [10, 80, 81, 90, 100, 79, 85] {
-            alerts.check_memory(used, 100);
+        for used in [100, 800, 801, 900, 1000, 790, 845] {
+            alerts.check_memory(used, 1000);
         }
         assert_eq!(counters.snapshot().alerts_kv_used, 2);
         assert_eq!(names(alerts.due()), [("kv_used", 85, None, 2)]);

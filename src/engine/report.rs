@@ -92,11 +92,14 @@ fn memory(out: &mut String, shared: &Shared, stats: &Stats) -> std::fmt::Result 
     )?;
     writeln!(
         out,
-        "key/value memory: {} of {} bytes in use, peak {}; {} of the slots in use hold tokens",
+        "key/value memory: {} of {} bytes in use, peak {}; {}",
         stats.kv_bytes_used,
         stats.kv_bytes_budget,
         stats.kv_bytes_peak,
-        percent(stats.kv_tokens_used, stats.kv_slots_used),
+        match stats.kv_slots_used {
+            0 => "no slots in use".to_string(),
+            n => format!("tokens in {} of the slots in use", percent(stats.kv_tokens_used, n)),
+        },
     )?;
     writeln!(
         out,

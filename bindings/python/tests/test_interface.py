@@ -72,8 +72,8 @@ def test_structs_have_the_fields_of_the_header(name: str, struct: type[ctypes.St
     for text, (field, ctype) in zip(fields, declared):
         if "[" in text:
             length = re.search(r"#define INFER_HISTOGRAM_BUCKETS (\d+)", HEADER)
-            assert length is not None and "[INFER_HISTOGRAM_BUCKETS]" in text
-            assert ctypes.sizeof(ctype) == int(length.group(1)) * ctypes.sizeof(C_TYPES[text.split(" ")[0]]), field
+            assert length is not None and text == f"uint64_t {field}[INFER_HISTOGRAM_BUCKETS]"
+            assert ctype is ctypes.c_uint64 * int(length.group(1)), field
         elif "*" in text:
             assert ctypes.sizeof(ctype) == ctypes.sizeof(ctypes.c_void_p), field
         else:
