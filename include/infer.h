@@ -70,6 +70,9 @@
 /* Given as the length of a text: it is NUL-terminated. */
 #define INFER_NTS SIZE_MAX
 
+/* Room for buckets in an infer_histogram. */
+#define INFER_HISTOGRAM_BUCKETS 64
+
 /*
  * What a call answers. Numbers are never given to another meaning; later versions can add some, so treat every
  * negative number as an error.
@@ -170,6 +173,21 @@ enum {
   INFER_LOG_INFO = 3,
   /* Details for finding out why. */
   INFER_LOG_DEBUG = 4,
+};
+
+/* What a histogram is of. */
+typedef uint32_t infer_histogram_kind;
+enum {
+  /* Sequences with rows in a step; one value per step. */
+  INFER_HISTOGRAM_BATCH_SIZE = 1,
+  /* Nanoseconds from submission to the first step; one value per completion that was begun. */
+  INFER_HISTOGRAM_QUEUE_TIME = 2,
+  /* Nanoseconds from submission to the first token; one value per completion that has one. */
+  INFER_HISTOGRAM_TIME_TO_FIRST_TOKEN = 3,
+  /* Nanoseconds since the previous token of the same completion; one value per token but the first. */
+  INFER_HISTOGRAM_INTER_TOKEN_TIME = 4,
+  /* Nanoseconds of a step; one value per step. */
+  INFER_HISTOGRAM_STEP_TIME = 5,
 };
 
 /* Flags of infer_model_tokenize(), to be combined with |. */
@@ -556,10 +574,58 @@ typedef struct {
   double kv_utilization;
   /* Share of the prompt tokens that were found in the prefix cache, from 0 to 1. */
   double prefix_hit_share;
+  /* Times that a running sequence gave up its memory or place to others. */
+  uint64_t preemptions;
+  /* Rows of generated tokens computed. */
+  uint64_t decode_rows;
+  /* Calls of attention tile by tile: one per layer and step. */
+  uint64_t attention_tiled_calls;
+  /* Calls of attention in two passes: one per layer and step. */
+  uint64_t attention_two_pass_calls;
+  /* Requests that waited longer than alert_queue_time_ms. */
+  uint64_t alerts_queue_time;
+  /* Requests whose first token took longer than alert_time_to_first_token_ms. */
+  uint64_t alerts_time_to_first_token;
+  /* Tokens that took longer than alert_inter_token_ms. */
+  uint64_t alerts_inter_token_time;
+  /* Times that the key/value memory in use rose above alert_kv_used_percent. */
+  uint64_t alerts_kv_used;
+  /* Minutes with more preemptions than alert_preemptions_per_minute. */
+  uint64_t alerts_preemptions;
+  /* Tokens held in the key/value blocks when most bytes of them were in use. */
+  uint64_t kv_tokens_peak;
 } infer_stats;
 
 /* Initializes an infer_stats: its size, and zero in every other field. */
-#define INFER_STATS_INIT { sizeof(infer_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define INFER_STATS_INIT { sizeof(infer_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/*
+ * How often values fell into each bucket since the engine was created. Bucket i holds the values above bounds[i - 1], up
+ * to bounds[i]; the last bound is UINT64_MAX. Times have seven buckets to a decade from 10 microseconds to 100 seconds
+ * (1, 1.5, 2, 3, 4, 5, 7), batch sizes the powers of two up to 4096. bounds belongs to the library and lives as long as
+ * the process.
+ */
+typedef struct {
+  /* Set by INFER_HISTOGRAM_INIT. */
+  uint32_t struct_size;
+  /* An infer_histogram_kind. */
+  uint32_t kind;
+  /* Buckets that are used; the others are 0. */
+  size_t n_buckets;
+  /* Largest value of each bucket, ascending. */
+  const uint64_t *bounds;
+  /* Values: the sum of counts. */
+  uint64_t count;
+  /* Sum of the values. */
+  uint64_t sum;
+  /* Largest value so far. */
+  uint64_t max;
+  /* Values in each bucket. */
+  uint64_t counts[INFER_HISTOGRAM_BUCKETS];
+} infer_histogram;
+
+/* Initializes an infer_histogram: its size, and zero in every other field. */
+#define INFER_HISTOGRAM_INIT { sizeof(infer_histogram), 0, 0, NULL, 0, 0, 0, { 0 } }
 
 /*
  * One event of a request. Initialize it with INFER_EVENT_INIT; it can be used again and again. The pointers belong to
@@ -1413,6 +1479,18 @@ infer_status infer_engine_stats(const infer_engine *engine,
                                 infer_error **error);
 
 /*
+ * Fills histogram with how often values fell into each bucket; kind is an infer_histogram_kind. Reading it does not slow
+ * the engine down.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT when histogram is NULL or too small, or when there is no such kind.
+ * Threads: any.
+ */
+infer_status infer_engine_histogram(const infer_engine *engine,
+                                    uint32_t kind,
+                                    infer_histogram *histogram,
+                                    infer_error **error);
+
+/*
  * Copies a report for people into buffer: for each feature whether it is on, what the model's geometry predicts, and
  * what was measured. See "Text out" above for buffer, capacity and needed; the report can grow between two calls, so
  * leave some room.
@@ -1427,8 +1505,8 @@ infer_status infer_engine_summary(const infer_engine *engine,
                                   infer_error **error);
 
 /*
- * Copies the counters in Prometheus' text format into buffer. See infer_engine_summary() for buffer, capacity and
- * needed.
+ * Copies the counters and histograms in Prometheus' text format into buffer. See infer_engine_summary() for buffer,
+ * capacity and needed.
  *
  * Errors: INFER_ERR_BUFFER_TOO_SMALL.
  * Threads: any.
@@ -1625,6 +1703,41 @@ infer_status infer_stats_delta(const infer_stats *later,
 infer_status infer_stats_merge(infer_stats *total,
                                const infer_stats *other,
                                infer_error **error);
+
+/*
+ * Estimates the value that the share q of all values does not exceed, with the values of a bucket laid evenly between its
+ * ends: q is 0.5 for the median, 0.99 for the 99th percentile, 1 for the maximum. 0 when there are no values.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT when one is NULL, when histogram was not filled by this library, or when q is not
+ * from 0 to 1.
+ * Threads: any, while nobody changes histogram.
+ */
+infer_status infer_histogram_quantile(const infer_histogram *histogram,
+                                      double q,
+                                      double *value,
+                                      infer_error **error);
+
+/*
+ * Computes what came between two histograms of the same engine and kind: values are subtracted, the maximum is that of
+ * later. delta may be one of the others.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT when one is NULL or too small, or when the kinds differ.
+ * Threads: any, while nobody changes the structs.
+ */
+infer_status infer_histogram_delta(const infer_histogram *later,
+                                   const infer_histogram *earlier,
+                                   infer_histogram *delta,
+                                   infer_error **error);
+
+/*
+ * Adds the values of another engine's histogram of the same kind to total; the larger maximum stays.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT when one is NULL or too small, or when the kinds differ.
+ * Threads: any, while nobody changes the structs.
+ */
+infer_status infer_histogram_merge(infer_histogram *total,
+                                   const infer_histogram *other,
+                                   infer_error **error);
 
 /* ---- Kernels ---- */
 

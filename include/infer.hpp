@@ -115,6 +115,15 @@ enum class log_level : std::uint32_t {
   debug = INFER_LOG_DEBUG,
 };
 
+/// What a histogram is of: sequences of a step, or nanoseconds.
+enum class histogram_kind : std::uint32_t {
+  batch_size = INFER_HISTOGRAM_BATCH_SIZE,
+  queue_time = INFER_HISTOGRAM_QUEUE_TIME,
+  time_to_first_token = INFER_HISTOGRAM_TIME_TO_FIRST_TOKEN,
+  inter_token_time = INFER_HISTOGRAM_INTER_TOKEN_TIME,
+  step_time = INFER_HISTOGRAM_STEP_TIME,
+};
+
 /// A token with a meaning of its own.
 enum class special_token : std::uint32_t {
   bos = INFER_TOKEN_BOS,
@@ -1072,6 +1081,12 @@ public:
       return infer_engine_stats(get(), out, e);
     }));
   }
+  /// How often values fell into each bucket.
+  outcome<infer_histogram> histogram(histogram_kind kind) const {
+    return detail::finish(detail::get(infer_histogram INFER_HISTOGRAM_INIT, [&](infer_histogram *out, infer_error **e) {
+      return infer_engine_histogram(get(), static_cast<std::uint32_t>(kind), out, e);
+    }));
+  }
   /// A report for people.
   outcome<std::string> summary() const {
     return detail::finish(
@@ -1079,7 +1094,7 @@ public:
           return infer_engine_summary(get(), buffer, capacity, needed, e);
         }));
   }
-  /// The counters in Prometheus' text format.
+  /// The counters and histograms in Prometheus' text format.
   outcome<std::string> metrics_text() const {
     return detail::finish(
         detail::copy_text([&](char *buffer, std::size_t capacity, std::size_t *needed, infer_error **e) {
@@ -1330,6 +1345,23 @@ inline outcome<infer_stats> stats_delta(const infer_stats &later, const infer_st
 inline outcome<infer_stats> stats_merge(const infer_stats &one, const infer_stats &other) {
   return detail::finish(detail::get(
       infer_stats(one), [&](infer_stats *out, infer_error **e) { return infer_stats_merge(out, &other, e); }));
+}
+/// About the value that the share `q` of all values does not exceed: 0.5 is the median, 1 the maximum.
+inline outcome<double> histogram_quantile(const infer_histogram &histogram, double q) {
+  return detail::finish(detail::get(
+      0.0, [&](double *out, infer_error **e) { return infer_histogram_quantile(&histogram, q, out, e); }));
+}
+/// What came between two histograms of the same engine and kind.
+inline outcome<infer_histogram> histogram_delta(const infer_histogram &later, const infer_histogram &earlier) {
+  return detail::finish(detail::get(infer_histogram INFER_HISTOGRAM_INIT, [&](infer_histogram *out, infer_error **e) {
+    return infer_histogram_delta(&later, &earlier, out, e);
+  }));
+}
+/// The sum of the histograms of two engines.
+inline outcome<infer_histogram> histogram_merge(const infer_histogram &one, const infer_histogram &other) {
+  return detail::finish(detail::get(infer_histogram(one), [&](infer_histogram *out, infer_error **e) {
+    return infer_histogram_merge(out, &other, e);
+  }));
 }
 
 // ---- Definitions that are longer than a few lines ----

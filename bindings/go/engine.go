@@ -283,7 +283,7 @@ func (e *Engine) Summary() (string, error) {
 	})
 }
 
-// MetricsText gives the counters in Prometheus' text format.
+// MetricsText gives the counters and histograms in Prometheus' text format.
 func (e *Engine) MetricsText() (string, error) {
 	return e.text(func(p *C.infer_engine, buffer *C.char, capacity C.size_t, needed *C.size_t, detail **C.infer_error) C.infer_status {
 		return C.infer_engine_metrics_text(p, buffer, capacity, needed, detail)

@@ -826,6 +826,52 @@ func TestStateGoesOnInAnotherEngine(t *testing.T) {
 	wantError(t, err, infer.ErrUnsupported, "prefix_cache")
 }
 
+func TestHistogramsCountSubtractAndAdd(t *testing.T) {
+	engine := newEngine(t, nil)
+	of := func(kind infer.HistogramKind) infer.Histogram {
+		t.Helper()
+		h, err := engine.Histogram(kind)
+		if err != nil || h.Kind() != kind {
+			t.Fatalf("unexpected histogram of kind %v, %v", h.Kind(), err)
+		}
+		return h
+	}
+	before := of(infer.HistogramInterTokenTime)
+	for range 2 {
+		if _, err := engine.Generate(context.Background(), greedy(20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gaps, firsts := of(infer.HistogramInterTokenTime), of(infer.HistogramTimeToFirstToken)
+	if before.Count() != 0 || gaps.Count() == 0 || gaps.Count() > 38 || firsts.Count() != 2 || gaps.Sum() == 0 {
+		t.Errorf("unexpected counts %d, %d and %d", before.Count(), gaps.Count(), firsts.Count())
+	}
+	var sum uint64
+	for _, n := range gaps.Counts() {
+		sum += n
+	}
+	bounds := gaps.Bounds()
+	if sum != gaps.Count() || !slices.IsSorted(bounds) || bounds[len(bounds)-1] != math.MaxUint64 {
+		t.Errorf("unexpected buckets %v of %v", gaps.Counts(), bounds)
+	}
+	median, err := gaps.Quantile(0.5)
+	if most, e := gaps.Quantile(1); err != nil || e != nil || median <= 0 || most != float64(gaps.Max()) || median > most {
+		t.Errorf("unexpected quantiles %v and %v, %v, %v", median, most, err, e)
+	}
+	delta, err := gaps.Since(gaps)
+	if err != nil || delta.Count() != 0 || delta.Kind() != gaps.Kind() {
+		t.Errorf("unexpected difference %v, %v", delta.Count(), err)
+	}
+	both, err := gaps.Merge(gaps)
+	if err != nil || both.Count() != 2*gaps.Count() {
+		t.Errorf("unexpected sum %v, %v", both.Count(), err)
+	}
+	_, err = gaps.Merge(firsts)
+	wantError(t, err, infer.ErrInvalidArgument, "same kind")
+	_, err = engine.Histogram(99)
+	wantError(t, err, infer.ErrInvalidArgument, "99")
+}
+
 func TestStatsHaveTheFieldsOfTheHeader(t *testing.T) {
 	header, err := os.ReadFile(root + "/include/infer.h")
 	if err != nil {

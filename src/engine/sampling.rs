@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::alerts::Alert;
 use super::event::FinishReason;
+use super::histogram::HistogramKind;
 use super::outputs::Chosen;
-use super::sequence::Ending;
+use super::sequence::{Ending, TokenTime};
 use super::stats::{Counters, nanoseconds};
 use super::worker::Worker;
 use crate::error::Error;
@@ -82,12 +84,20 @@ impl Worker {
             }
             sequence.outputs.push(chosen);
             Counters::add(&self.counters.generated_tokens, 1);
-            let (ending, first) = sequence.accept(token, tokenizer, now);
-            if let Some(first) = first {
-                Counters::add(&self.counters.time_to_first_token, nanoseconds(first));
-                Counters::raise(&self.counters.max_time_to_first_token, nanoseconds(first));
+            let tag = sequence.mailbox.tag();
+            match sequence.note_token(now) {
+                TokenTime::First(time) => {
+                    let time = nanoseconds(time);
+                    self.counters.answered(time);
+                    self.alerts.check(Alert::TimeToFirstToken, time, tag);
+                }
+                TokenTime::Next(time) => {
+                    let time = nanoseconds(time);
+                    self.counters.record(HistogramKind::InterTokenTime, time);
+                    self.alerts.check(Alert::InterTokenTime, time, tag);
+                }
             }
-            self.endings[index] = ending;
+            self.endings[index] = sequence.accept(token, tokenizer);
         }
         for (sequence, ending) in self.running.iter().zip(&mut self.endings) {
             if sequence.only_reads() && !sequence.in_prefill() {

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::alerts::Alert;
 use super::policy::{Policy, Rank};
 use super::sampling::Sampled;
 use super::sequence::Sequence;
@@ -291,8 +292,10 @@ impl Worker {
             }
             let sequence = &mut self.running[index];
             if let Some(waited) = sequence.start(now) {
-                Counters::add(&self.counters.queue_time, nanoseconds(waited));
-                Counters::raise(&self.counters.max_queue_time, nanoseconds(waited));
+                let waited = nanoseconds(waited);
+                self.counters.waited(waited);
+                self.alerts
+                    .check(Alert::QueueTime, waited, sequence.mailbox.tag());
                 if sequence.root.is_some() {
                     Counters::add(&self.counters.prefix_lookups, 1);
                     Counters::add(&self.counters.prefix_hit_tokens, sequence.cached as u64);

@@ -60,6 +60,7 @@ pub(crate) struct Sequence {
     submitted: Instant,
     started: Option<Instant>,
     first_token: Option<Instant>,
+    last_token: Option<Instant>,
     deadline: Option<Instant>,
     /// Why it cannot go on; it ends at the beginning of the next step.
     pub(crate) failure: Option<Arc<Error>>,
@@ -78,11 +79,27 @@ pub(crate) struct Ending {
     error: Option<Arc<Error>>,
 }
 
+/// How long a token took.
+pub(crate) enum TokenTime {
+    /// The first one, since the submission.
+    First(Duration),
+    /// Since the one before it.
+    Next(Duration),
+}
+
 impl Ending {
     pub(crate) fn plain(reason: FinishReason) -> Self {
         Self {
             reason,
             stop: None,
+            error: None,
+        }
+    }
+
+    fn stopped(stop: String) -> Self {
+        Self {
+            reason: FinishReason::Stop,
+            stop: Some(stop),
             error: None,
         }
     }
@@ -155,6 +172,7 @@ impl Sequence {
             submitted: now,
             started: None,
             first_token: None,
+            last_token: None,
             deadline: (options.deadline_ms > 0)
                 .then(|| now.checked_add(Duration::from_millis(options.deadline_ms)))
                 .flatten(),
@@ -312,58 +330,41 @@ impl Sequence {
         self.deadline
     }
 
-    /// Takes a generated token. Answers how it ends, if it does, and the time to the first token if this is it.
-    pub(crate) fn accept(
-        &mut self,
-        token: u32,
-        tokenizer: Option<&Tokenizer>,
-        now: Instant,
-    ) -> (Option<Ending>, Option<Duration>) {
-        let first = self
-            .first_token
-            .is_none()
-            .then(|| now.saturating_duration_since(self.submitted));
+    /// Notes when a token came. Answers how long it took.
+    pub(crate) fn note_token(&mut self, now: Instant) -> TokenTime {
         self.first_token.get_or_insert(now);
+        match self.last_token.replace(now) {
+            None => TokenTime::First(now.saturating_duration_since(self.submitted)),
+            Some(last) => TokenTime::Next(now.saturating_duration_since(last)),
+        }
+    }
+
+    /// Takes a generated token. Answers how it ends, if it does.
+    pub(crate) fn accept(&mut self, token: u32, tokenizer: Option<&Tokenizer>) -> Option<Ending> {
         self.tokens.push(token);
         if !self.ignore_end && tokenizer.is_some_and(|t| t.is_end_of_generation(token)) {
-            return (Some(Ending::plain(FinishReason::EndOfGeneration)), first);
+            return Some(Ending::plain(FinishReason::EndOfGeneration));
         }
         if self.stop_ids.contains(&token) {
-            let stop = Some(token.to_string());
-            return (
-                Some(Ending {
-                    reason: FinishReason::Stop,
-                    stop,
-                    error: None,
-                }),
-                first,
-            );
+            return Some(Ending::stopped(token.to_string()));
         }
         if let Some(tokenizer) = tokenizer {
             self.piece.clear();
             self.detokenizer
                 .push(tokenizer, token, self.render_special, &mut self.piece);
             if let Some(stop) = self.stop.push(&self.piece, &mut self.text) {
-                let stop = Some(stop.to_string());
-                return (
-                    Some(Ending {
-                        reason: FinishReason::Stop,
-                        stop,
-                        error: None,
-                    }),
-                    first,
-                );
+                return Some(Ending::stopped(stop.to_string()));
             }
         }
         if self.generated() >= self.max_tokens {
-            return (Some(Ending::plain(FinishReason::Length)), first);
+            return Some(Ending::plain(FinishReason::Length));
         }
         let full = self.tokens.len() >= self.max_len;
         if full && self.overflow == ContextOverflow::Shift {
             self.shift();
-            return (None, first);
+            return None;
         }
-        (full.then(|| Ending::plain(FinishReason::Length)), first)
+        full.then(|| Ending::plain(FinishReason::Length))
     }
 
     /// Gives new text and tokens to the reader.

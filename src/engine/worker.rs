@@ -4,9 +4,12 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use super::alerts::Alerts;
 use super::event::FinishReason;
+use super::histogram::HistogramKind;
 use super::outputs::Chosen;
 use super::pace::Pace;
 use super::policy::Policy;
@@ -58,6 +61,7 @@ pub(crate) struct Worker {
     ended: usize,
     outbox: Outbox,
     pub(super) counters: Arc<Counters>,
+    pub(super) alerts: Alerts,
 }
 
 /// What an engine with these options computes with; shared with evaluation outside an engine.
@@ -181,6 +185,7 @@ impl Worker {
             endings: memory::with_capacity(options.max_running, what)?,
             ended: 0,
             outbox: Outbox::with_capacity(2 * options.max_running)?,
+            alerts: Alerts::new(options, Arc::clone(&counters)),
             counters,
             model,
         };
@@ -289,6 +294,9 @@ impl Worker {
         if self.rows.is_empty() {
             return;
         }
+        self.alerts
+            .check_memory(self.kv.pool().used(), self.kv.pool().capacity());
+        self.alerts.check_preemptions(begin);
         let mut times = ComponentTimes::default();
         let (running, shares) = (&self.running, &self.shares);
         let cancelled = || {
@@ -296,7 +304,7 @@ impl Worker {
                 || running
                     .iter()
                     .zip(shares)
-                    .all(|(s, &n)| n == 0 || s.cancelled.load(std::sync::atomic::Ordering::Relaxed))
+                    .all(|(s, &n)| n == 0 || s.cancelled.load(Relaxed))
         };
         let mut step = Step {
             compute: Compute {
@@ -331,14 +339,20 @@ impl Worker {
         self.hand_out();
 
         let c = &self.counters;
+        let batch = self.shares.iter().filter(|n| **n > 0).count() as u64;
         Counters::add(&c.steps, 1);
         Counters::add(&c.prompt_tokens, prefill_rows as u64);
-        Counters::raise(
-            &c.max_batch,
-            self.shares.iter().filter(|n| **n > 0).count() as u64,
-        );
+        Counters::add(&c.decode_rows, decode_rows as u64);
+        Counters::raise(&c.max_batch, batch);
+        let calls = match self.attention {
+            Form::Tiled => &c.attention_tiled_calls,
+            Form::TwoPass => &c.attention_two_pass_calls,
+        };
+        Counters::add(calls, self.model.info().n_layers as u64);
         let taken = begin.elapsed();
         c.add_step(&times, nanoseconds(taken), prefill_rows, decode_rows);
+        c.record(HistogramKind::BatchSize, batch);
+        c.record(HistogramKind::StepTime, nanoseconds(taken));
         self.pace.record(decode_rows, prefill_rows, taken.as_secs_f64());
     }
 
@@ -407,8 +421,12 @@ impl Worker {
         let bytes = pool.geometry().block_bytes() as u64;
         let used = pool.used() as u64 * bytes;
         Counters::set(&c.kv_bytes_used, used);
-        Counters::raise(&c.kv_bytes_peak, used);
-        Counters::set(&c.kv_tokens_used, self.kv.tokens() as u64);
+        let tokens = self.kv.tokens() as u64;
+        if used > c.kv_bytes_peak.load(Relaxed) {
+            Counters::set(&c.kv_bytes_peak, used);
+            Counters::set(&c.kv_tokens_peak, tokens);
+        }
+        Counters::set(&c.kv_tokens_used, tokens);
         Counters::set(&c.kv_slots_used, (pool.used() * BLOCK_TOKENS) as u64);
         Counters::set(&c.kv_bytes_cached, pool.cached() as u64 * bytes);
         let evictions = self.kv.index().map_or(0, PrefixIndex::evictions);

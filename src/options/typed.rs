@@ -60,7 +60,7 @@ option_struct! {
     }, {}
 }
 
-/// Receives structured log records of one engine.
+/// Receives structured log records of one engine. It must not call that engine: it may be called from inside it.
 pub type LogCallback = Arc<dyn Fn(&LogRecord<'_>) + Send + Sync>;
 
 /// One log record: a whole line.
@@ -110,6 +110,11 @@ option_struct! {
         flash_attention: bool = Bool as same,
         exact: bool = Bool as same,
         manual_step: bool = Bool as same,
+        alert_queue_time_ms: u64 = Integer as same,
+        alert_time_to_first_token_ms: u64 = Integer as same,
+        alert_inter_token_ms: u64 = Integer as same,
+        alert_kv_used_percent: u64 = Integer as same,
+        alert_preemptions_per_minute: u64 = Integer as same,
     }, {
         /// A pool shared with other engines; `None` creates one of `threads` threads.
         shared_threads: Option<Arc<crate::kernel::ThreadPool>>,

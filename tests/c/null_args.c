@@ -15,6 +15,8 @@ int main(void) {
   int fd = 0;
   infer_event event = INFER_EVENT_INIT;
   infer_stats stats = INFER_STATS_INIT;
+  infer_histogram histogram = INFER_HISTOGRAM_INIT;
+  double quantile;
   infer_model_info info = INFER_MODEL_INFO_INIT;
   infer_memory_estimate estimate = INFER_MEMORY_ESTIMATE_INIT;
   infer_option_info option = INFER_OPTION_INFO_INIT;
@@ -178,6 +180,8 @@ int main(void) {
   ARGUMENT(infer_engine_step(NULL, &id, &error));
   ARGUMENT(infer_engine_stats(NULL, &stats, &error));
   HANDLE(infer_engine_stats(bad_engine, &stats, &error));
+  ARGUMENT(infer_engine_histogram(NULL, INFER_HISTOGRAM_STEP_TIME, &histogram, &error));
+  HANDLE(infer_engine_histogram(bad_engine, INFER_HISTOGRAM_STEP_TIME, &histogram, &error));
   ARGUMENT(infer_engine_summary(NULL, buffer, sizeof buffer, &length, &error));
   ARGUMENT(infer_engine_metrics_text(NULL, buffer, sizeof buffer, &length, &error));
   infer_engine_free(NULL);
@@ -215,6 +219,16 @@ int main(void) {
   ARGUMENT(infer_stats_merge(NULL, &stats, &error));
   stats.struct_size = 4;
   ARGUMENT(infer_stats_merge(&stats, &stats, &error));
+  /* One that no engine has filled has no kind. */
+  ARGUMENT(infer_histogram_quantile(NULL, 0.5, &quantile, &error));
+  ARGUMENT(infer_histogram_quantile(&histogram, 0.5, NULL, &error));
+  ARGUMENT(infer_histogram_quantile(&histogram, 0.5, &quantile, &error));
+  ARGUMENT(infer_histogram_delta(NULL, &histogram, &histogram, &error));
+  ARGUMENT(infer_histogram_delta(&histogram, NULL, &histogram, &error));
+  ARGUMENT(infer_histogram_delta(&histogram, &histogram, NULL, &error));
+  ARGUMENT(infer_histogram_merge(NULL, &histogram, &error));
+  ARGUMENT(infer_histogram_merge(&histogram, NULL, &error));
+  ARGUMENT(infer_histogram_merge(&histogram, &histogram, &error));
 
   /* Kernels. */
   ARGUMENT(infer_kernels_create("auto", NULL, &error));

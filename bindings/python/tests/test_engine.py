@@ -411,6 +411,22 @@ def test_stats_count_subtract_and_add(engine: libinfer.Engine) -> None:
     assert len(engine.summary()) > 100
 
 
+def test_histograms_count_subtract_and_add(engine: libinfer.Engine) -> None:
+    kinds = libinfer.HistogramKind
+    before = engine.histogram(kinds.INTER_TOKEN_TIME)
+    engine.generate(PROMPT, max_tokens=16, ignore_end_of_generation=True)
+    gaps, firsts = engine.histogram(kinds.INTER_TOKEN_TIME), engine.histogram(kinds.TIME_TO_FIRST_TOKEN)
+    assert (before.count, gaps.count, firsts.count) == (0, 15, 1)
+    assert gaps.kind is kinds.INTER_TOKEN_TIME and "INTER_TOKEN_TIME, count=15" in repr(gaps)
+    assert sum(gaps.counts) == 15 and gaps.bounds == sorted(gaps.bounds) and gaps.bounds[-1] == 2**64 - 1
+    assert 0 < gaps.quantile(0.5) <= gaps.quantile(0.99) <= gaps.quantile(1) == gaps.max <= gaps.sum
+    assert (gaps - gaps).count == 0 and (gaps + gaps).count == 30 and gaps.count == 15
+    with pytest.raises(libinfer.InvalidArgumentError, match="same kind"):
+        gaps + firsts
+    with pytest.raises(libinfer.InvalidArgumentError, match="0 to 1"):
+        gaps.quantile(2)
+
+
 def test_drain_refuses_and_resume_takes_again(engine: libinfer.Engine) -> None:
     request = engine.submit(PROMPT, max_tokens=4)
     assert engine.drain(60)

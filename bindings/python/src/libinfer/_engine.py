@@ -18,6 +18,7 @@ from ._callbacks import LogFunction
 from ._errors import BufferTooSmallError, InferError, InvalidArgumentError
 from ._event import Completion
 from ._handle import Handle, close_engine_at_exit
+from ._histogram import Histogram, HistogramKind
 from ._model import Message, Model, messages_json
 from ._queue_reader import Inbox, QueueReader
 from ._request import Request
@@ -258,13 +259,20 @@ class Engine:
             _c.call(_c.lib.infer_engine_stats, pointer, byref(stats))
         return stats
 
+    def histogram(self, kind: HistogramKind) -> Histogram:
+        """How often values fell into each bucket."""
+        histogram = Histogram()
+        with self._handle as pointer:
+            _c.call(_c.lib.infer_engine_histogram, pointer, kind, byref(histogram))
+        return histogram
+
     def summary(self) -> str:
         """A report for people: what is on, and what was measured."""
         with self._handle as pointer:
             return _c.text_out(_c.lib.infer_engine_summary, pointer)
 
     def metrics_text(self) -> str:
-        """The counters in Prometheus' text format."""
+        """The counters and histograms in Prometheus' text format."""
         with self._handle as pointer:
             return _c.text_out(_c.lib.infer_engine_metrics_text, pointer)
 
