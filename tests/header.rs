@@ -257,7 +257,8 @@ fn c_and_rust_agree_on_the_layout_of_structs() {
             prefill_embedding_share, prefill_attention_share, prefill_ffn_share, prefill_projection_share,
             prefill_sampling_share, decode_embedding_share, decode_attention_share, decode_ffn_share,
             decode_projection_share, decode_sampling_share, prefix_lookups, prefix_hit_tokens, prefix_evictions,
-            kv_bytes_cached, kv_slots_used, kv_utilization, prefix_hit_share,
+            kv_bytes_cached, kv_slots_used, kv_utilization, prefix_hit_share, preemptions, speculative_steps,
+            draft_tokens, accepted_tokens, draft_acceptance,
         }
         infer_event {
             struct_size, kind, tag, choice, channel, text, text_len, tokens, n_tokens, finish_reason, reserved, stop,

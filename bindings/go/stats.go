@@ -67,6 +67,11 @@ type Stats struct {
 	KVSlotsUsed            uint64
 	KVUtilization          float64
 	PrefixHitShare         float64
+	Preemptions            uint64
+	SpeculativeSteps       uint64
+	DraftTokens            uint64
+	AcceptedTokens         uint64
+	DraftAcceptance        float64
 }
 
 // The two structs have the same layout; these do not compile when the sizes differ.

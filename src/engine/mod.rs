@@ -15,6 +15,7 @@ mod request;
 mod sampling;
 mod schedule;
 mod sequence;
+mod speculation;
 mod stats;
 mod stop;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use std::time::{Duration, Instant};
 
 pub use crate::model::ComponentTimes;
 pub(crate) use policy::SCHEDULING_POLICIES;
+pub(crate) use speculation::SPECULATIONS;
 
 pub use event::{Channel, Event, EventKind, Finish, FinishReason, Poll};
 pub use queue::{Queue, Wake};
@@ -115,8 +117,8 @@ impl Engine {
         let machine = Facts {
             kernels: worker.kernels(),
             threads: worker.pool().threads(),
-            kv_type: worker.geometry().row_type(),
-            kv_token_bytes: worker.geometry().token_bytes(),
+            kv_type: worker.kv_type(),
+            kv_token_bytes: worker.token_bytes(),
             kv_budget: counters.kv_bytes_budget.load(Relaxed),
         };
         let message = format!(

@@ -34,11 +34,12 @@ pub(super) fn summary(shared: &Shared) -> String {
          preset: {} for a {} model; queue: up to {} requests\n\
          kernels: {}, threads: {}\n\
          context: {} tokens, sequences: up to {}, prefill chunk: {} tokens\n\
-         batching: on; prefix cache: {}; speculation: not in this version; cold tier: not in this version\n\
+         batching: on; prefix cache: {}; speculation: {}; cold tier: not in this version\n\
          key/value cache: {}, {} bytes per token, {group} query heads share a key/value head\n\
          attention: {}; workspace: {} bytes tiled, {} bytes two-pass\n\
          key/value memory: {} of {} bytes in use, peak {}\n\
          prefixes: {} lookups, {} tokens found, {} bytes cached, {} evictions\n\
+         drafts: {} tokens proposed, {} right, in {} steps\n\
          requests: {} submitted, {} completed, {} cancelled, {} expired, {} failed, {} refused\n\
          prefill: {} tokens, {:.1} per second{}\n\
          decode: {} tokens, {:.1} per second{}\n",
@@ -56,6 +57,7 @@ pub(super) fn summary(shared: &Shared) -> String {
         } else {
             "off"
         },
+        shared.options.speculation,
         machine.kv_type.name(),
         machine.kv_token_bytes,
         attention.name(),
@@ -68,6 +70,9 @@ pub(super) fn summary(shared: &Shared) -> String {
         stats.prefix_hit_tokens,
         stats.kv_bytes_cached,
         stats.prefix_evictions,
+        stats.draft_tokens,
+        stats.accepted_tokens,
+        stats.speculative_steps,
         stats.requests_submitted,
         stats.requests_completed,
         stats.requests_cancelled,

@@ -245,7 +245,7 @@ impl Worker {
         }
     }
 
-    /// Fills `rows`: one per generating sequence, and prompt tokens up to the chunk, in the order of rank. Answers the
+    /// Fills `rows`: one per generating sequence and draft, and prompt tokens up to the chunk, in the order of rank. Answers the
     /// numbers of prompt and of generated rows.
     pub(super) fn plan(&mut self, now: Instant) -> (usize, usize) {
         self.rows.clear();
@@ -281,11 +281,17 @@ impl Worker {
                     let bytes = full.needed * self.kv.pool().geometry().block_bytes();
                     self.running[index].failure =
                         Some(Arc::new(MemoryError::Exhausted { what, bytes }.into()));
+                    self.running[index].drop_drafts();
                     self.shares.push(0);
                     index += 1;
                     continue;
                 }
             }
+            let drafted = if reading {
+                0
+            } else {
+                self.make_room_for_drafts(index, slot)
+            };
             let sequence = &mut self.running[index];
             if let Some(waited) = sequence.start(now) {
                 Counters::add(&self.counters.queue_time, nanoseconds(waited));
@@ -295,21 +301,24 @@ impl Worker {
                     Counters::add(&self.counters.prefix_hit_tokens, sequence.cached as u64);
                 }
             }
-            for i in 0..n {
+            for i in 0..n + drafted {
                 let position = sequence.computed + i;
+                let token = sequence.tokens.get(position).copied();
                 self.rows.push(Row {
-                    token: sequence.tokens[position],
+                    token: token.or_else(|| sequence.draft(i - n)).unwrap_or(0),
                     position: position as u32,
                     sequence: slot,
-                    wants_logits: i + 1 == pending,
+                    wants_logits: i + 1 >= pending,
                 });
             }
             if n == pending {
                 let len = sequence.tokens.len();
-                self.sampled.push(Sampled { sequence: index, len });
+                let lens = len..=len + drafted;
+                self.sampled
+                    .extend(lens.map(|len| Sampled { sequence: index, len }));
             }
-            *(if reading { &mut prefill } else { &mut decode }) += n;
-            self.shares.push(n);
+            *(if reading { &mut prefill } else { &mut decode }) += n + drafted;
+            self.shares.push(n + drafted);
             index += 1;
         }
         (prefill, decode)

@@ -132,6 +132,12 @@ counters! {
     kv_slots_used: Count gauge,
     /// Times that a running sequence gave up its memory or place to others.
     preemptions: Count counter,
+    /// Steps that verified proposed tokens.
+    speculative_steps: Count counter,
+    /// Tokens proposed and verified.
+    draft_tokens: Count counter,
+    /// Proposed tokens that were right.
+    accepted_tokens: Count counter,
 }
 
 impl Stats {

@@ -120,6 +120,16 @@ pub struct infer_stats {
     pub kv_utilization: f64,
     /// Share of the prompt tokens that were found in the prefix cache, from 0 to 1.
     pub prefix_hit_share: f64,
+    /// Times that a running sequence gave up its memory or place to others.
+    pub preemptions: u64,
+    /// Steps that verified proposed tokens.
+    pub speculative_steps: u64,
+    /// Tokens proposed and verified.
+    pub draft_tokens: u64,
+    /// Proposed tokens that were right.
+    pub accepted_tokens: u64,
+    /// Share of the proposed tokens that were right, from 0 to 1.
+    pub draft_acceptance: f64,
 }
 
 // SAFETY: repr(C), struct_size first, two u32 before fields of eight bytes leave no padding, zero is a value.
@@ -337,6 +347,26 @@ const COUNTERS: &[Counter] = &[
         kind: Kind::Gauge,
         get: |s| &mut s.kv_slots_used,
     },
+    Counter {
+        name: "preemptions",
+        kind: Kind::Count,
+        get: |s| &mut s.preemptions,
+    },
+    Counter {
+        name: "speculative_steps",
+        kind: Kind::Count,
+        get: |s| &mut s.speculative_steps,
+    },
+    Counter {
+        name: "draft_tokens",
+        kind: Kind::Count,
+        get: |s| &mut s.draft_tokens,
+    },
+    Counter {
+        name: "accepted_tokens",
+        kind: Kind::Count,
+        get: |s| &mut s.accepted_tokens,
+    },
 ];
 
 impl infer_stats {
@@ -376,6 +406,7 @@ impl infer_stats {
         self.kv_utilization = ratio(self.kv_tokens_used, self.kv_slots_used);
         let prompts = self.prompt_tokens.saturating_add(self.prefix_hit_tokens);
         self.prefix_hit_share = ratio(self.prefix_hit_tokens, prompts);
+        self.draft_acceptance = ratio(self.accepted_tokens, self.draft_tokens);
         self
     }
 

@@ -2,7 +2,7 @@
 
 use super::preset::PRESET_NAMES;
 use super::{Kind, Object, OptionSpec};
-use crate::engine::SCHEDULING_POLICIES;
+use crate::engine::{SCHEDULING_POLICIES, SPECULATIONS};
 use crate::kv::prefix::policy::POLICY_NAMES;
 
 const fn row(
@@ -35,6 +35,9 @@ const fn float(min: f64, max: f64) -> Kind {
 
 /// Largest number of tokens a request can ask for.
 pub const MAX_TOKENS_LIMIT: u64 = i32::MAX as u64;
+
+/// Most tokens a sequence proposes in a step.
+pub const MAX_SPECULATION_TOKENS: usize = 16;
 
 /// Words for a CPU level, in the C API, the command and `INFER_CPU_LEVEL` alike.
 pub const CPU_LEVELS: &[&str] = &[
@@ -217,6 +220,27 @@ pub const TABLE: &[OptionSpec] = &[
     ),
     row(
         Object::Engine,
+        "speculation",
+        Kind::Choice(SPECULATIONS),
+        "auto",
+        "Where tokens are proposed from that one step verifies together: ngram (what followed the last tokens when they came before, in the prompt or the answer), draft (the engine's draft model), off, or auto (draft when there is a draft model, otherwise ngram). Results do not depend on it.",
+    ),
+    row(
+        Object::Engine,
+        "speculation_tokens",
+        integer(1, MAX_SPECULATION_TOKENS as u64),
+        "8",
+        "Most tokens that a sequence proposes in a step.",
+    ),
+    row(
+        Object::Engine,
+        "speculation_adaptive",
+        Kind::Bool,
+        "true",
+        "Propose as many tokens as pay, by how many were right and how long steps were measured to take. false: always as many as possible, for comparing.",
+    ),
+    row(
+        Object::Engine,
         "flash_attention",
         Kind::Bool,
         "true",
@@ -376,6 +400,13 @@ pub const TABLE: &[OptionSpec] = &[
         Kind::Text,
         "",
         "Requests share cached prefixes only with requests of the same salt: a name per tenant keeps tenants from learning by timing what others asked.",
+    ),
+    row(
+        Object::Request,
+        "speculation",
+        Kind::Bool,
+        "true",
+        "Propose tokens for this request, where the engine does. Results do not depend on it.",
     ),
     row(
         Object::Request,

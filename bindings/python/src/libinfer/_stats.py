@@ -67,6 +67,11 @@ class Stats(Structure):
     kv_slots_used: int
     kv_utilization: float
     prefix_hit_share: float
+    preemptions: int
+    speculative_steps: int
+    draft_tokens: int
+    accepted_tokens: int
+    draft_acceptance: float
 
     # The fields of infer_stats are the names above, in this order: tests compare them with the header.
     _fields_ = [
