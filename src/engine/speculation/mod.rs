@@ -152,6 +152,7 @@ impl Drafts {
 impl Worker {
     /// Proposes tokens for the sequences that generate.
     pub(super) fn propose(&mut self, shutdown: &dyn Fn() -> bool, times: &mut ComponentTimes) {
+        let plenty = self.memory_is_plenty();
         let Some(speculation) = &mut self.speculation else {
             return;
         };
@@ -164,7 +165,7 @@ impl Worker {
             drafts.wanted = 0;
         }
         let generating = self.running.iter().filter(|s| !s.in_prefill()).count();
-        let Some(mut prospect) = speculation.prospect(generating) else {
+        let Some(mut prospect) = speculation.prospect(generating).filter(|_| plenty) else {
             return;
         };
         let mut left = speculation.rows;
@@ -198,16 +199,21 @@ impl Worker {
         }
     }
 
-    /// Takes memory for the next row of a sequence and its drafts, if nobody else is going to need it in this step; answers
-    /// how many drafts are computed.
-    pub(super) fn make_room_for_drafts(&mut self, index: usize, slot: SequenceId) -> usize {
+    /// Whether all that this step needs without drafts leaves memory: a block for every sequence, a copy of one that is
+    /// shared, and what is read of prompts.
+    fn memory_is_plenty(&self) -> bool {
         let reading = self.running.iter().any(Sequence::in_prefill);
         let chunk = if reading { self.prefill_chunk } else { 0 };
         let needed = 2 * (self.running.len() + 1) + chunk.div_ceil(BLOCK_TOKENS);
         let pool = self.kv.pool();
-        let enough = pool.free() + pool.cached() >= needed;
+        pool.free() + pool.cached() >= needed
+    }
+
+    /// Takes memory for the next row of a sequence and its drafts, if nobody else is going to need it in this step; answers
+    /// how many drafts are computed.
+    pub(super) fn make_room_for_drafts(&mut self, index: usize, slot: SequenceId) -> usize {
         let n = self.running[index].drafted();
-        if n > 0 && enough && self.kv.reserve(slot, 1 + n).is_ok() {
+        if n > 0 && self.memory_is_plenty() && self.kv.reserve(slot, 1 + n).is_ok() {
             return n;
         }
         self.running[index].drop_drafts();
