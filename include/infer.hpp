@@ -590,6 +590,8 @@ struct log_record {
   std::string_view fields_json;
 };
 
+class model;
+
 /// Options of an engine.
 class engine_options : public detail::options<engine_options, infer_engine_options, infer_engine_options_new,
                                               infer_engine_options_free, infer_engine_options_set> {
@@ -609,6 +611,9 @@ public:
     return done(
         detail::run([&](infer_error **e) { return infer_engine_options_set_threads(get(), pool.get(), e); }));
   }
+  /// A smaller model with the same tokens proposes what the engine's model verifies. It lives on until the last engine
+  /// that uses it is gone.
+  engine_options &draft_model(const model &draft);
 
 private:
   struct logger {
@@ -1001,6 +1006,11 @@ private:
   }
   detail::handle<infer_model, infer_model_free> handle_;
 };
+
+inline engine_options &engine_options::draft_model(const model &draft) {
+  return done(
+      detail::run([&](infer_error **e) { return infer_engine_options_set_draft_model(get(), draft.get(), e); }));
+}
 
 /// Schedules the requests of one model and computes them on its threads. Destroying it ends its requests as
 /// cancelled, and their readers wake up.

@@ -920,6 +920,32 @@ func TestEnginesShareThreads(t *testing.T) {
 	wantError(t, err, infer.ErrClosed, "thread pool")
 }
 
+func TestADraftModelProposes(t *testing.T) {
+	draft := loadModel(t)
+	config := &infer.EngineConfig{Draft: draft, Options: infer.Options{"speculation_adaptive": false}}
+	drafting, plain := newEngine(t, config), newEngine(t, nil)
+	want, err := plain.Generate(context.Background(), greedy(40))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := drafting.Generate(context.Background(), greedy(40)); err != nil || got != want {
+		t.Errorf("expected %q, found %q, %v", want, got, err)
+	}
+	if summary, err := drafting.Summary(); err != nil || !strings.Contains(summary, "speculation: draft") {
+		t.Errorf("the summary says %q, %v", summary, err)
+	}
+	stats, err := drafting.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stats.AcceptedTokens == 0 || stats.AcceptedTokens != stats.DraftTokens || stats.DraftAcceptance != 1 {
+		t.Errorf("a model accepts what it proposes itself, found %+v", stats)
+	}
+	draft.Close()
+	_, err = infer.NewEngine(loadModel(t), config)
+	wantError(t, err, infer.ErrClosed, "model")
+}
+
 func TestManualStep(t *testing.T) {
 	engine := newEngine(t, &infer.EngineConfig{Options: infer.Options{"manual_step": true}})
 	request := mustSubmit(t, engine, context.Background(), greedy(10))

@@ -77,6 +77,10 @@ type Stats struct {
 	AlertsKVUsed           uint64
 	AlertsPreemptions      uint64
 	KVTokensPeak           uint64
+	SpeculativeSteps       uint64
+	DraftTokens            uint64
+	AcceptedTokens         uint64
+	DraftAcceptance        float64
 }
 
 // The two structs have the same layout; these do not compile when the sizes differ.

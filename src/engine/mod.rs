@@ -18,6 +18,7 @@ mod request;
 mod sampling;
 mod schedule;
 mod sequence;
+mod speculation;
 mod state;
 mod stats;
 mod stop;
@@ -37,6 +38,7 @@ use std::time::{Duration, Instant};
 
 pub use crate::model::ComponentTimes;
 pub(crate) use policy::SCHEDULING_POLICIES;
+pub(crate) use speculation::SPECULATIONS;
 
 pub use event::{Channel, Event, EventKind, Finish, FinishReason, Poll};
 pub use histogram::{Histogram, HistogramKind};
@@ -129,9 +131,9 @@ impl Engine {
         let machine = Facts {
             kernels: worker.kernels(),
             threads: worker.pool().threads(),
-            kv_type: worker.geometry().row_type(),
-            kv_token_bytes: worker.geometry().token_bytes(),
-            kv_block_bytes: worker.geometry().block_bytes(),
+            kv_type: worker.kv_type(),
+            kv_token_bytes: worker.token_bytes(),
+            kv_block_bytes: worker.kv.pool().geometry().block_bytes(),
             kv_budget: counters.kv_bytes_budget.load(Relaxed),
             fingerprint: worker.kv.index().map(|index| index.fingerprint().clone()),
         };

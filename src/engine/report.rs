@@ -48,13 +48,14 @@ fn features(out: &mut String, shared: &Shared) -> std::fmt::Result {
     )?;
     writeln!(
         out,
-        "batching: {}; prefix cache: {}; speculation: not in this version; cold tier: not in this version",
+        "batching: {}; prefix cache: {}; speculation: {}; cold tier: not in this version",
         if options.max_running > 1 { "on" } else { "off" },
         if options.prefix_cache {
             options.prefix_policy
         } else {
             "off"
         },
+        options.speculation,
     )
 }
 
@@ -121,6 +122,13 @@ fn memory(out: &mut String, shared: &Shared, stats: &Stats) -> std::fmt::Result 
 }
 
 fn work(out: &mut String, stats: &Stats) -> std::fmt::Result {
+    writeln!(
+        out,
+        "drafts: {} tokens proposed, {} of them right, in {} steps",
+        stats.draft_tokens,
+        percent(stats.accepted_tokens, stats.draft_tokens),
+        stats.speculative_steps,
+    )?;
     writeln!(
         out,
         "requests: {} submitted, {} running, {} waiting, {} completed, {} cancelled, {} expired, {} failed, {} refused; \

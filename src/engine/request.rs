@@ -119,7 +119,7 @@ pub(super) fn prepare(shared: &Arc<Shared>, mut options: RequestOptions) -> Resu
     (0..options.n as u32)
         .map(|choice| {
             let (mailbox, cancelled) = (Arc::clone(&mailbox), Arc::clone(&cancelled));
-            Sequence::new(
+            let mut sequence = Sequence::new(
                 &options,
                 &prompt,
                 info,
@@ -127,7 +127,11 @@ pub(super) fn prepare(shared: &Arc<Shared>, mut options: RequestOptions) -> Resu
                 choice,
                 mailbox,
                 cancelled,
-            )
+            )?;
+            if options.speculation && shared.options.draft_rows() > 0 {
+                sequence.speculate(&shared.options)?;
+            }
+            Ok(sequence)
         })
         .collect()
 }

@@ -1,5 +1,6 @@
 //! From the logits of a step to tokens and log probabilities, and what they end.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use super::alerts::Alert;
 use super::event::FinishReason;
 use super::histogram::HistogramKind;
 use super::outputs::Chosen;
-use super::sequence::{Ending, TokenTime};
+use super::sequence::{Ending, Sequence, TokenTime};
 use super::stats::{Counters, nanoseconds};
 use super::worker::Worker;
 use crate::error::Error;
@@ -29,6 +30,8 @@ impl Worker {
         let rows = self.sampled.len();
         self.chosen.clear();
         self.chosen.resize(rows, Chosen::default());
+        // Drafts count as history of the rows after them.
+        self.running.iter_mut().for_each(Sequence::try_drafts);
         let (kernels, running, sampled) = (self.kernels, &self.running, &self.sampled);
         let samplers = &self.samplers;
         for_each_row_mut(
@@ -40,7 +43,7 @@ impl Worker {
                 let Sampled { sequence, len } = sampled[row];
                 let s = &running[sequence];
                 let (chosen, params, key) = (&mut chosen[0], &s.params, s.noise_key(len));
-                if let Some(&token) = s.tokens.get(len) {
+                if let Some(token) = s.scored(len) {
                     if let Some(log_sum) = log_sum_exp(kernels, logits) {
                         chosen.token = Some(token);
                         chosen.logprob = logprob(logits[token as usize], log_sum);
@@ -60,28 +63,48 @@ impl Worker {
                 }
             },
         );
+        self.running.iter_mut().for_each(Sequence::stop_trying);
     }
 
-    /// Takes the next token of every sequence whose logits are there.
+    /// Takes the next token of every sequence whose logits are there, and those after it that its drafts bring.
     pub(super) fn sample(&mut self, now: Instant) {
         self.endings.clear();
         self.endings.resize_with(self.running.len(), || None);
         self.choose();
-        let tokenizer = self.model.tokenizer_if_any();
-        for (&Sampled { sequence: index, len }, chosen) in self.sampled.iter().zip(&self.chosen) {
-            let sequence = &mut self.running[index];
-            if self.endings[index].is_some() {
-                continue;
+        let mut row = 0;
+        while let Some(&Sampled { sequence, .. }) = self.sampled.get(row) {
+            let of_it = |s: &&Sampled| s.sequence == sequence;
+            let n = self.sampled[row..].iter().take_while(of_it).count();
+            self.endings[sequence] = self.take(sequence, row..row + n, now);
+            row += n;
+        }
+        for (sequence, ending) in self.running.iter().zip(&mut self.endings) {
+            if sequence.only_reads() && !sequence.in_prefill() {
+                ending.get_or_insert_with(|| Ending::plain(FinishReason::Length));
             }
+        }
+    }
+
+    /// Takes what was chosen from the rows of a sequence: after the first one as long as they continue what was taken.
+    /// Answers how it ends, if it does.
+    fn take(&mut self, index: usize, rows: Range<usize>, now: Instant) -> Option<Ending> {
+        let tokenizer = self.model.tokenizer_if_any();
+        let sequence = &mut self.running[index];
+        let (mut ending, mut right, mut wrong) = (None, 0, false);
+        for (Sampled { len, .. }, chosen) in self.sampled[rows.clone()].iter().zip(&self.chosen[rows]) {
             let Some(token) = chosen.token else {
                 let message = "the model produced no finite logit".to_string();
-                self.endings[index] = Some(Ending::failed(Arc::new(Error::InvalidModel(message))));
-                continue;
+                ending = Some(Ending::failed(Arc::new(Error::InvalidModel(message))));
+                break;
             };
-            if len < sequence.tokens.len() {
+            if sequence.scored(*len).is_some() {
                 sequence.outputs.push_prompt(chosen.logprob);
                 continue;
             }
+            if right > 0 {
+                sequence.keep_draft(&mut self.kv);
+            }
+            let draft = sequence.draft(right);
             sequence.outputs.push(chosen);
             Counters::add(&self.counters.generated_tokens, 1);
             let tag = sequence.mailbox.tag();
@@ -97,12 +120,14 @@ impl Worker {
                     self.alerts.check(Alert::InterTokenTime, time, tag);
                 }
             }
-            self.endings[index] = sequence.accept(token, tokenizer);
-        }
-        for (sequence, ending) in self.running.iter().zip(&mut self.endings) {
-            if sequence.only_reads() && !sequence.in_prefill() {
-                ending.get_or_insert_with(|| Ending::plain(FinishReason::Length));
+            ending = sequence.accept(token, tokenizer);
+            right += usize::from(draft == Some(token));
+            wrong = draft.is_some_and(|draft| draft != token);
+            if wrong || ending.is_some() {
+                break;
             }
         }
+        self.settle_drafts(index, right, wrong);
+        ending
     }
 }

@@ -246,7 +246,7 @@ impl Worker {
         }
     }
 
-    /// Fills `rows`: one per generating sequence, and prompt tokens up to the chunk, in the order of rank. Answers the
+    /// Fills `rows`: one per generating sequence and draft, and prompt tokens up to the chunk, in the order of rank. Answers the
     /// numbers of prompt and of generated rows.
     pub(super) fn plan(&mut self, now: Instant) -> (usize, usize) {
         self.rows.clear();
@@ -285,11 +285,17 @@ impl Worker {
                     let bytes = full.needed * self.kv.pool().geometry().block_bytes();
                     self.running[index].failure =
                         Some(Arc::new(MemoryError::Exhausted { what, bytes }.into()));
+                    self.running[index].drop_drafts();
                     self.shares.push(0);
                     index += 1;
                     continue;
                 }
             }
+            let drafted = if reading {
+                0
+            } else {
+                self.make_room_for_drafts(index, slot)
+            };
             let sequence = &mut self.running[index];
             if let Some(waited) = sequence.start(now) {
                 let waited = nanoseconds(waited);
@@ -301,22 +307,26 @@ impl Worker {
                     Counters::add(&self.counters.prefix_hit_tokens, sequence.cached as u64);
                 }
             }
-            for i in 0..n {
+            for i in 0..n + drafted {
                 let position = sequence.computed + i;
-                let wants = sequence.wants(position);
+                let token = sequence.tokens.get(position).copied();
+                let wants = match i < n {
+                    true => sequence.wants(position),
+                    false => Wants::Logits,
+                };
                 if wants == Wants::Logits {
                     let len = position + 1;
                     self.sampled.push(Sampled { sequence: index, len });
                 }
                 self.rows.push(Row {
-                    token: sequence.tokens[position],
+                    token: token.or_else(|| sequence.draft(i - n)).unwrap_or(0),
                     position: position as u32,
                     sequence: slot,
                     wants,
                 });
             }
-            *(if reading { &mut prefill } else { &mut decode }) += n;
-            self.shares.push(n);
+            *(if reading { &mut prefill } else { &mut decode }) += n + drafted;
+            self.shares.push(n + drafted);
             index += 1;
         }
         (prefill, decode)

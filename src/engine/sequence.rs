@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use super::event::{Finish, FinishReason, Mailbox};
 use super::outputs::Outputs;
 use super::queue::Outbox;
+use super::speculation::Drafts;
 use super::stop::StopMatcher;
 use crate::error::{Error, Result};
 use crate::kv::prefix::{Key, Prefix};
 use crate::kv::{BLOCK_TOKENS, KvCache, SequenceId};
 use crate::memory;
 use crate::model::{ModelInfo, Wants};
-use crate::options::{ContextOverflow, RequestOptions};
+use crate::options::{ContextOverflow, EngineOptions, RequestOptions};
 use crate::sample::{NoiseKey, SamplingParams};
 use crate::tokenizer::{Detokenizer, Tokenizer};
 
@@ -42,6 +43,10 @@ pub(crate) struct Sequence {
     /// Tokens of the prompt that were not computed.
     pub(crate) cached: usize,
     pub(crate) params: SamplingParams,
+    /// What may come next; `None` when it is not to speculate.
+    pub(crate) drafts: Option<Drafts>,
+    /// Tokens at the end that are only tried.
+    tried: usize,
     seed: u64,
     n_prompt: usize,
     max_tokens: usize,
@@ -158,6 +163,8 @@ impl Sequence {
                 repetition_penalty: options.repetition_penalty,
                 repetition_window: options.repetition_window,
             },
+            drafts: None,
+            tried: 0,
             seed: options.seed,
             max_tokens: options.max_tokens,
             max_len,
@@ -182,6 +189,80 @@ impl Sequence {
             piece: String::with_capacity(256),
             delivered: 0,
         })
+    }
+
+    /// Lets it speculate.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub(crate) fn speculate(&mut self, options: &EngineOptions) -> Result<()> {
+        self.drafts = Some(Drafts::new(options, self.max_len)?);
+        Ok(())
+    }
+
+    /// Drafts that it has use for: with the token after the last one they reach the end it has in any case.
+    pub(crate) fn room_for_drafts(&self) -> usize {
+        let left = (self.max_tokens - self.generated()).min(self.max_len - self.tokens.len());
+        left.saturating_sub(1)
+    }
+
+    /// Tokens that were dropped so that it could go on.
+    pub(crate) fn dropped(&self) -> usize {
+        self.dropped
+    }
+
+    /// The draft after so many others.
+    pub(crate) fn draft(&self, index: usize) -> Option<u32> {
+        self.drafts.as_ref()?.tokens.get(index).copied()
+    }
+
+    /// Does without drafts in this step.
+    pub(crate) fn drop_drafts(&mut self) {
+        if let Some(drafts) = &mut self.drafts {
+            drafts.tokens.clear();
+        }
+    }
+
+    /// Drafts of this step.
+    pub(crate) fn drafted(&self) -> usize {
+        self.drafts.as_ref().map_or(0, |drafts| drafts.tokens.len())
+    }
+
+    /// Counts the keys and values of the next draft, which was right.
+    pub(crate) fn keep_draft(&mut self, kv: &mut KvCache) {
+        if let Some(slot) = self.slot {
+            kv.advance(slot, 1);
+            self.computed += 1;
+        }
+    }
+
+    /// Appends a token to those it has, until [`Sequence::stop_trying`].
+    pub(crate) fn try_token(&mut self, token: u32) {
+        self.tokens.push(token);
+        self.tried += 1;
+    }
+
+    /// Likewise all of its drafts.
+    pub(crate) fn try_drafts(&mut self) {
+        if let Some(drafts) = &self.drafts {
+            self.tokens.extend_from_slice(&drafts.tokens);
+            self.tried += drafts.tokens.len();
+        }
+    }
+
+    /// Makes the tokens that were tried its drafts.
+    pub(crate) fn take_back_drafts(&mut self) {
+        if let Some(drafts) = &mut self.drafts {
+            let tried = &self.tokens[self.tokens.len() - self.tried..];
+            drafts.tokens.extend_from_slice(tried);
+        }
+        self.stop_trying();
+    }
+
+    /// Removes the tokens that were tried.
+    pub(crate) fn stop_trying(&mut self) {
+        self.tokens.truncate(self.tokens.len() - self.tried);
+        self.tried = 0;
     }
 
     /// Blocks it needs for its tokens, the next one and `growth` more.
@@ -229,6 +310,11 @@ impl Sequence {
             Wants::Nothing if position + 1 == self.tokens.len() && !self.only_reads() => Wants::Logits,
             wants => wants,
         }
+    }
+
+    /// The token after `len` of them, where it is scored rather than chosen.
+    pub(crate) fn scored(&self, len: usize) -> Option<u32> {
+        self.tokens.get(len).copied().filter(|_| len < self.goal)
     }
 
     /// As many of its next `n` rows as want no more than so many rows of logits.
@@ -310,6 +396,9 @@ impl Sequence {
         self.computed = 0;
         self.goal = self.tokens.len();
         self.untouched = true;
+        if let Some(drafts) = &mut self.drafts {
+            drafts.forget();
+        }
     }
 
     /// Why it has to end whatever it would generate.
@@ -380,6 +469,7 @@ impl Sequence {
 
     /// Gives the rest and the end to the reader. Its blocks must be released before.
     pub(crate) fn finish(mut self, ending: Ending, outbox: &mut Outbox) {
+        self.stop_trying();
         // A stop string ends the text exactly where it begins; otherwise nothing stays held back.
         if ending.stop.is_none() || self.stop_ids.contains(self.tokens.last().unwrap_or(&u32::MAX)) {
             self.piece.clear();

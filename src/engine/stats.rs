@@ -153,6 +153,12 @@ counters! {
     alerts_preemptions: Count counter,
     /// Tokens held in the key/value blocks when most bytes of them were in use.
     kv_tokens_peak: Count gauge,
+    /// Steps that verified proposed tokens.
+    speculative_steps: Count counter,
+    /// Tokens proposed and verified.
+    draft_tokens: Count counter,
+    /// Proposed tokens that were right.
+    accepted_tokens: Count counter,
 }
 
 impl Stats {

@@ -140,6 +140,14 @@ pub struct infer_stats {
     pub alerts_preemptions: u64,
     /// Tokens held in the key/value blocks when most bytes of them were in use.
     pub kv_tokens_peak: u64,
+    /// Steps that verified proposed tokens.
+    pub speculative_steps: u64,
+    /// Tokens proposed and verified.
+    pub draft_tokens: u64,
+    /// Proposed tokens that were right.
+    pub accepted_tokens: u64,
+    /// Share of the proposed tokens that were right, from 0 to 1.
+    pub draft_acceptance: f64,
 }
 
 // SAFETY: repr(C), struct_size first, two u32 before fields of eight bytes leave no padding, zero is a value.
@@ -247,6 +255,9 @@ const COUNTERS: &[Counter] = &[
     counter("alerts_kv_used", Kind::Count, |s| &mut s.alerts_kv_used),
     counter("alerts_preemptions", Kind::Count, |s| &mut s.alerts_preemptions),
     counter("kv_tokens_peak", Kind::Gauge, |s| &mut s.kv_tokens_peak),
+    counter("speculative_steps", Kind::Count, |s| &mut s.speculative_steps),
+    counter("draft_tokens", Kind::Count, |s| &mut s.draft_tokens),
+    counter("accepted_tokens", Kind::Count, |s| &mut s.accepted_tokens),
 ];
 
 impl infer_stats {
@@ -286,6 +297,7 @@ impl infer_stats {
         self.kv_utilization = ratio(self.kv_tokens_used, self.kv_slots_used);
         let prompts = self.prompt_tokens.saturating_add(self.prefix_hit_tokens);
         self.prefix_hit_share = ratio(self.prefix_hit_tokens, prompts);
+        self.draft_acceptance = ratio(self.accepted_tokens, self.draft_tokens);
         self
     }
 

@@ -8,7 +8,7 @@ pub mod preset;
 mod table;
 mod typed;
 
-pub use table::{CPU_LEVELS, KV_TYPES, MAX_TOKENS_LIMIT, TABLE};
+pub use table::{CPU_LEVELS, KV_TYPES, MAX_SPECULATION_TOKENS, MAX_TOKENS_LIMIT, TABLE};
 pub use typed::{
     ContextOverflow, EngineOptions, LogCallback, LogLevel, LogRecord, ModelOptions, Pooling, Prompt,
     RequestOptions, ThreadsOptions,

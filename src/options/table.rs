@@ -2,7 +2,7 @@
 
 use super::preset::PRESET_NAMES;
 use super::{Kind, Object, OptionSpec};
-use crate::engine::SCHEDULING_POLICIES;
+use crate::engine::{SCHEDULING_POLICIES, SPECULATIONS};
 use crate::kv::prefix::policy::POLICY_NAMES;
 use crate::sample::MAX_TOP_LOGPROBS;
 
@@ -36,6 +36,9 @@ const fn float(min: f64, max: f64) -> Kind {
 
 /// Largest number of tokens a request can ask for.
 pub const MAX_TOKENS_LIMIT: u64 = i32::MAX as u64;
+
+/// Most tokens a sequence proposes in a step.
+pub const MAX_SPECULATION_TOKENS: usize = 16;
 
 /// Words for a CPU level, in the C API, the command and `INFER_CPU_LEVEL` alike.
 pub const CPU_LEVELS: &[&str] = &[
@@ -218,6 +221,27 @@ pub const TABLE: &[OptionSpec] = &[
         Kind::Choice(POLICY_NAMES),
         "adaptive",
         "Which kept blocks make room for new ones: lru (least recently used), lfu (least frequently used), s3fifo, tinylfu, or adaptive (recency and frequency, weighted by what would have been found).",
+    ),
+    row(
+        Object::Engine,
+        "speculation",
+        Kind::Choice(SPECULATIONS),
+        "auto",
+        "Where tokens are proposed from that one step verifies together: ngram (what followed the last tokens when they came before, in the prompt or the answer), draft (the engine's draft model), off, or auto (draft when there is a draft model, otherwise ngram). Results do not depend on it.",
+    ),
+    row(
+        Object::Engine,
+        "speculation_tokens",
+        integer(1, MAX_SPECULATION_TOKENS as u64),
+        "8",
+        "Most tokens that a sequence proposes in a step.",
+    ),
+    row(
+        Object::Engine,
+        "speculation_adaptive",
+        Kind::Bool,
+        "true",
+        "Propose as many tokens as pay, by how many were right and how long steps were measured to take. false: always as many as possible, for comparing.",
     ),
     row(
         Object::Engine,
@@ -450,6 +474,13 @@ pub const TABLE: &[OptionSpec] = &[
         Kind::Text,
         "",
         "Requests share cached prefixes only with requests of the same salt: a name per tenant keeps tenants from learning by timing what others asked.",
+    ),
+    row(
+        Object::Request,
+        "speculation",
+        Kind::Bool,
+        "true",
+        "Propose tokens for this request, where the engine does. Results do not depend on it.",
     ),
     row(
         Object::Request,

@@ -107,6 +107,9 @@ option_struct! {
         f16_products: &'static str = Choice as same,
         prefix_cache: bool = Bool as same,
         prefix_policy: &'static str = Choice as same,
+        speculation: &'static str = Choice as same,
+        speculation_tokens: usize = Integer as to_usize,
+        speculation_adaptive: bool = Bool as same,
         flash_attention: bool = Bool as same,
         exact: bool = Bool as same,
         manual_step: bool = Bool as same,
@@ -118,6 +121,8 @@ option_struct! {
     }, {
         /// A pool shared with other engines; `None` creates one of `threads` threads.
         shared_threads: Option<Arc<crate::kernel::ThreadPool>>,
+        /// A smaller model with the same vocabulary that proposes tokens: see the option `speculation`.
+        draft_model: Option<Arc<crate::model::Model>>,
         /// Where log records go; `None` is silence.
         log: Option<LogCallback>,
     }
@@ -165,6 +170,7 @@ option_struct! {
         embedding_normalize: bool = Bool as same,
         cache_prompt: bool = Bool as same,
         cache_salt: String = Text as same,
+        speculation: bool = Bool as same,
         tag: u64 = Integer as same,
     }, {
         /// What to continue.

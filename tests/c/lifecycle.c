@@ -144,7 +144,9 @@ int main(int argc, char **argv) {
   CHECK(frees == 0);
   OK(infer_engine_options_set_threads(eo, threads, &error));
   infer_threads_free(threads);
+  OK(infer_engine_options_set_draft_model(eo, model, &error));
   OK(infer_engine_create(model, eo, &inner_engine, &error));
+  OK(infer_engine_options_set_draft_model(eo, NULL, &error));
   inner_request = submit(inner_engine, "Natasha", 100000 % 300);
   OK(infer_engine_options_set_log(eo, log_line, &frees, freed, &error));
   OK(infer_engine_create(model, eo, &engine, &error));

@@ -76,6 +76,8 @@ int main(void) {
   ARGUMENT(infer_engine_options_set_log(NULL, NULL, NULL, NULL, &error));
   ARGUMENT(infer_engine_options_set_threads(NULL, NULL, &error));
   HANDLE(infer_engine_options_set_threads(eo, bad_threads, &error));
+  ARGUMENT(infer_engine_options_set_draft_model(NULL, NULL, &error));
+  HANDLE(infer_engine_options_set_draft_model(eo, (infer_model *)(void *)eo, &error));
   ARGUMENT(infer_request_options_set(NULL, "seed", "1", &error));
   ANSWERS(INFER_ERR_INVALID_UTF8, infer_request_options_set(ro, "seed", "\xff", &error));
   ARGUMENT(infer_request_options_reset(NULL, &error));

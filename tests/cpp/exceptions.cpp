@@ -229,6 +229,11 @@ void callbacks_are_called_and_contained(const char *path) {
     CHECK(engine.generate(greedy(4)).tokens.size() == 4);
   }
   CHECK(started > 0 && stopped == started && alive.use_count() == 1);
+
+  const auto drafting = infer::engine::create(
+      model, infer::engine_options().draft_model(model).set("speculation_adaptive", false).set("max_running", 1));
+  CHECK(drafting.generate(greedy(20)).tokens == infer::engine::create(model).generate(greedy(20)).tokens);
+  CHECK(drafting.stats().accepted_tokens > 0);
 }
 
 void models_answer_questions(const infer::model &model, const char *path) {

@@ -339,6 +339,16 @@ def test_a_request_keeps_what_it_needs(model: libinfer.Model) -> None:
     assert request.result().tokens == expected
 
 
+def test_a_draft_model_proposes(model: libinfer.Model) -> None:
+    expected = libinfer.Engine(model).generate(PROMPT, temperature=0, max_tokens=40).tokens
+    with libinfer.Engine(model, draft=libinfer.Model(MODEL), speculation_adaptive=False) as engine:
+        assert engine.generate(PROMPT, temperature=0, max_tokens=40).tokens == expected
+        assert engine.drain()
+        stats = engine.stats()
+        assert 0 < stats.accepted_tokens == stats.draft_tokens and stats.draft_acceptance == 1
+        assert "speculation: draft" in engine.summary()
+
+
 def test_engines_share_a_pool_and_hooks_run_on_its_threads(model: libinfer.Model) -> None:
     started: list[tuple[int, int]] = []
     stopped: list[int] = []

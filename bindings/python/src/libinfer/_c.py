@@ -151,6 +151,7 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "infer_engine_options_set": (_S, (_H, _T, _T, _E)),
     "infer_engine_options_set_log": (_S, (_H, LOG, c_void_p, FREE, _E)),
     "infer_engine_options_set_threads": (_S, (_H, _H, _E)),
+    "infer_engine_options_set_draft_model": (_S, (_H, _H, _E)),
     "infer_request_options_new": (_H, ()),
     "infer_request_options_free": (None, (_H,)),
     "infer_request_options_reset": (_S, (_H, _E)),

@@ -77,6 +77,10 @@ class Stats(Structure):
     alerts_kv_used: int
     alerts_preemptions: int
     kv_tokens_peak: int
+    speculative_steps: int
+    draft_tokens: int
+    accepted_tokens: int
+    draft_acceptance: float
 
     # The fields of infer_stats are the names above, in this order: tests compare them with the header.
     _fields_ = [
