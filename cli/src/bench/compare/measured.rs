@@ -17,7 +17,7 @@ use crate::exit::Failure;
 pub struct Subject<'a> {
     pub model: &'a Model,
     pub base: &'a EngineOptions,
-    /// Tokens of the longest sequence.
+    /// Tokens of the longest sequence of the load that was asked for.
     pub context: usize,
 }
 
@@ -137,7 +137,7 @@ fn workspace(subject: &Subject<'_>, options: &EngineOptions) -> Result<Option<u6
         true => Form::Tiled,
         false => Form::TwoPass,
     };
-    let bytes = form.bytes(kernels, row_type, &shape, options.threads, options.context_length);
+    let bytes = form.bytes(kernels, row_type, &shape, options.threads, subject.context);
     Ok(Some(bytes as u64))
 }
 

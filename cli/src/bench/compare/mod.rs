@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::serve::{Offered, Served, serve};
 use super::serving::{Serving, Subject};
-use super::workload::{Recipe, Workload};
+use super::workload::Workload;
 use crate::exit::{FAILED, Failure, OK, Outcome};
 use crate::output::{self, Output};
 use crate::progress::Progress;
@@ -119,8 +119,10 @@ fn value(options: &EngineOptions, level: CpuLevel, name: &str) -> Option<String>
 /// A load with an engine's options that fit it.
 struct Load {
     /// What was asked for.
+    asked: Workload,
+    /// The same with the lengths that are measured.
     whole: Workload,
-    /// What everything off does in time.
+    /// Of these, what everything off completes in time.
     workload: Workload,
     /// The factor of lengths in the end.
     scale: f64,
@@ -138,10 +140,12 @@ impl Load {
         offered: Offered,
     ) -> Result<Self, Failure> {
         let mut recipe = args.recipe();
+        let asked = args.workload(&recipe, model)?;
         let mut best: Option<Self> = None;
         let mut longest = usize::MAX;
         for _ in 0..=SHORTENINGS {
-            let mut load = Self::new(args, model, on, &recipe)?;
+            let whole = args.workload(&recipe, model)?;
+            let mut load = Self::new(args, model, on, (asked.clone(), whole, recipe.scale))?;
             if load.whole.longest() == longest {
                 break;
             }
@@ -172,8 +176,13 @@ impl Load {
         })
     }
 
-    fn new(args: &Serving, model: &Arc<Model>, on: &EngineOptions, recipe: &Recipe) -> Result<Self, Failure> {
-        let whole = args.workload(recipe, model)?;
+    /// A load that was asked for, with the lengths to measure and their scale.
+    fn new(
+        args: &Serving,
+        model: &Arc<Model>,
+        on: &EngineOptions,
+        (asked, whole, scale): (Workload, Workload, f64),
+    ) -> Result<Self, Failure> {
         let longest = whole.longest();
         let sequences = args.sequences().unwrap_or(on.max_running);
         // The same memory for all of them: enough for every sequence with the widest type, if there is so much.
@@ -189,9 +198,10 @@ impl Load {
             ..on.clone()
         };
         Ok(Self {
+            asked,
             workload: whole.clone(),
             whole,
-            scale: recipe.scale,
+            scale,
             base,
         })
     }
@@ -210,7 +220,7 @@ impl Load {
         measured::Subject {
             model,
             base: &self.base,
-            context: self.workload.longest(),
+            context: self.asked.longest(),
         }
     }
 }
@@ -258,7 +268,7 @@ fn report(
             "scale_asked": args.recipe().scale,
             "scale": load.scale,
             "rate": args.rate,
-            "asked": load.whole.json(),
+            "asked": load.asked.json(),
             "measured": load.workload.json(),
         },
         "repetitions": repetitions,
