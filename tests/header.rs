@@ -260,8 +260,7 @@ fn c_and_rust_agree_on_the_layout_of_structs() {
             kv_bytes_cached, kv_slots_used, kv_utilization, prefix_hit_share,
             preemptions, decode_rows, attention_tiled_calls, attention_two_pass_calls, alerts_queue_time,
             alerts_time_to_first_token, alerts_inter_token_time, alerts_kv_used, alerts_preemptions, kv_tokens_peak,
-            kv_bytes_cached, kv_slots_used, kv_utilization, prefix_hit_share, preemptions, speculative_steps,
-            draft_tokens, accepted_tokens, draft_acceptance,
+            speculative_steps, draft_tokens, accepted_tokens, draft_acceptance,
         }
         infer_histogram { struct_size, kind, n_buckets, bounds, count, sum, max, counts }
         infer_event {
