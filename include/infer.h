@@ -594,16 +594,24 @@ typedef struct {
   uint64_t alerts_preemptions;
   /* Tokens held in the key/value blocks when most bytes of them were in use. */
   uint64_t kv_tokens_peak;
+  /* Steps that verified proposed tokens. */
+  uint64_t speculative_steps;
+  /* Tokens proposed and verified. */
+  uint64_t draft_tokens;
+  /* Proposed tokens that were right. */
+  uint64_t accepted_tokens;
+  /* Share of the proposed tokens that were right, from 0 to 1. */
+  double draft_acceptance;
 } infer_stats;
 
 /* Initializes an infer_stats: its size, and zero in every other field. */
-#define INFER_STATS_INIT { sizeof(infer_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define INFER_STATS_INIT { sizeof(infer_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /*
- * How often values fell into each bucket since the engine was created. Bucket i holds the values above bounds[i - 1], up
- * to bounds[i]; the last bound is UINT64_MAX. Times have seven buckets to a decade from 10 microseconds to 100 seconds
- * (1, 1.5, 2, 3, 4, 5, 7), batch sizes the powers of two up to 4096. bounds belongs to the library and lives as long as
- * the process.
+ * How often values fell into each bucket since the engine was created. A bucket holds the values above the bound of the
+ * one before it, up to its own; the last bound is UINT64_MAX. Times have seven buckets to a decade from 10 microseconds
+ * to 100 seconds (1, 1.5, 2, 3, 4, 5, 7), batch sizes the powers of two up to 4096. bounds belongs to the library and
+ * lives as long as the process.
  */
 typedef struct {
   /* Set by INFER_HISTOGRAM_INIT. */
@@ -886,6 +894,19 @@ infer_status infer_engine_options_set_log(infer_engine_options *options,
 infer_status infer_engine_options_set_threads(infer_engine_options *options,
                                               const infer_threads *threads,
                                               infer_error **error);
+
+/*
+ * Gives engines created with these options a draft model: a smaller model with the same tokens, which proposes what one
+ * step of the engine's model verifies, so that the same tokens come sooner; NULL takes that back. The option speculation
+ * says whether it is used; auto does. The draft's key/value cache is a share of kv_budget. The model lives on until the
+ * last engine that uses it is freed.
+ *
+ * Errors: those of every call; infer_engine_create() refuses a model with other tokens and names the first.
+ * Threads: one user of options at a time.
+ */
+infer_status infer_engine_options_set_draft_model(infer_engine_options *options,
+                                                  const infer_model *model,
+                                                  infer_error **error);
 
 /* ---- Options of a request ---- */
 
