@@ -608,10 +608,10 @@ typedef struct {
 #define INFER_STATS_INIT { sizeof(infer_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /*
- * How often values fell into each bucket since the engine was created. Bucket i holds the values above bounds[i - 1], up
- * to bounds[i]; the last bound is UINT64_MAX. Times have seven buckets to a decade from 10 microseconds to 100 seconds
- * (1, 1.5, 2, 3, 4, 5, 7), batch sizes the powers of two up to 4096. bounds belongs to the library and lives as long as
- * the process.
+ * How often values fell into each bucket since the engine was created. A bucket holds the values above the bound of the
+ * one before it, up to its own; the last bound is UINT64_MAX. Times have seven buckets to a decade from 10 microseconds
+ * to 100 seconds (1, 1.5, 2, 3, 4, 5, 7), batch sizes the powers of two up to 4096. bounds belongs to the library and
+ * lives as long as the process.
  */
 typedef struct {
   /* Set by INFER_HISTOGRAM_INIT. */

@@ -35,6 +35,7 @@ fn histograms_add_up_with_the_counters() {
     let engine = engine(EngineOptions {
         manual_step: true,
         prefix_cache: false,
+        speculation: "off",
         ..EngineOptions::default()
     });
     let requests: Vec<_> = PROMPTS.iter().map(|p| request(p, 20)).collect();

@@ -193,7 +193,9 @@ impl Histogram {
             let upper = bound.min(self.max.max(lower));
             if n > 0 && ((before + n) as f64 >= rank || Some(i) == last) {
                 let share = ((rank - before as f64) / n as f64).clamp(0.0, 1.0);
-                return lower as f64 + share * (upper - lower) as f64;
+                let value = lower as f64 + share * (upper - lower) as f64;
+                // There are no parts of sequences.
+                return if self.kind.is_time() { value } else { value.ceil() };
             }
             before = before.saturating_add(n);
             lower = bound;
@@ -359,6 +361,9 @@ mod tests {
             assert_eq!(h.quantile(1.0), h.max() as f64);
         }
         assert_eq!(Histogram::new(InterTokenTime).quantile(0.5), 0.0);
+        // Sequences are whole ones.
+        let pairs = of(BatchSize, &[2; 10]);
+        assert_eq!((pairs.quantile(0.1), pairs.quantile(0.99)), (2.0, 2.0));
         // Ten values between 20 ms and 30 ms, evenly.
         let even: Vec<u64> = (1..=10).map(|i| 20_000_000 + i * 1_000_000).collect();
         let h = of(InterTokenTime, &even);

@@ -156,6 +156,17 @@ fn work(out: &mut String, stats: &Stats) -> std::fmt::Result {
         stats.generated_tokens,
         stats.decode_tokens_per_second(),
         shares(&stats.decode_components()),
+    )?;
+    if stats.draft_tokens == 0 {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "drafts: {} steps, {} tokens proposed, {} of them right ({})",
+        stats.speculative_steps,
+        stats.draft_tokens,
+        stats.accepted_tokens,
+        percent(stats.accepted_tokens, stats.draft_tokens),
     )
 }
 

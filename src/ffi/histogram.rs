@@ -25,10 +25,10 @@ pub enum infer_histogram_kind {
 /// Room for buckets in an infer_histogram.
 pub const INFER_HISTOGRAM_BUCKETS: usize = 64;
 
-/// How often values fell into each bucket since the engine was created. Bucket i holds the values above bounds[i - 1], up
-/// to bounds[i]; the last bound is UINT64_MAX. Times have seven buckets to a decade from 10 microseconds to 100 seconds
-/// (1, 1.5, 2, 3, 4, 5, 7), batch sizes the powers of two up to 4096. bounds belongs to the library and lives as long as
-/// the process.
+/// How often values fell into each bucket since the engine was created. A bucket holds the values above the bound of the
+/// one before it, up to its own; the last bound is UINT64_MAX. Times have seven buckets to a decade from 10 microseconds
+/// to 100 seconds (1, 1.5, 2, 3, 4, 5, 7), batch sizes the powers of two up to 4096. bounds belongs to the library and
+/// lives as long as the process.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct infer_histogram {
