@@ -556,10 +556,20 @@ typedef struct {
   double kv_utilization;
   /* Share of the prompt tokens that were found in the prefix cache, from 0 to 1. */
   double prefix_hit_share;
+  /* Times that a running sequence gave up its memory or place to others. */
+  uint64_t preemptions;
+  /* Steps that verified proposed tokens. */
+  uint64_t speculative_steps;
+  /* Tokens proposed and verified. */
+  uint64_t draft_tokens;
+  /* Proposed tokens that were right. */
+  uint64_t accepted_tokens;
+  /* Share of the proposed tokens that were right, from 0 to 1. */
+  double draft_acceptance;
 } infer_stats;
 
 /* Initializes an infer_stats: its size, and zero in every other field. */
-#define INFER_STATS_INIT { sizeof(infer_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define INFER_STATS_INIT { sizeof(infer_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /*
  * One event of a request. Initialize it with INFER_EVENT_INIT; it can be used again and again. The pointers belong to
@@ -791,6 +801,19 @@ infer_status infer_engine_options_set_log(infer_engine_options *options,
 infer_status infer_engine_options_set_threads(infer_engine_options *options,
                                               const infer_threads *threads,
                                               infer_error **error);
+
+/*
+ * Gives engines created with these options a draft model: a smaller model with the same tokens, which proposes what one
+ * step of the engine's model verifies, so that the same tokens come sooner; NULL takes that back. The option speculation
+ * says whether it is used; auto does. The draft's key/value cache is a share of kv_budget. The model lives on until the
+ * last engine that uses it is freed.
+ *
+ * Errors: those of every call; infer_engine_create() refuses a model with other tokens and names the first.
+ * Threads: one user of options at a time.
+ */
+infer_status infer_engine_options_set_draft_model(infer_engine_options *options,
+                                                  const infer_model *model,
+                                                  infer_error **error);
 
 /* ---- Options of a request ---- */
 
