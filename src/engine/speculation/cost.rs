@@ -114,8 +114,8 @@ fn mean(old: f64, new: f64) -> f64 {
     old + (new - old) * 0.25
 }
 
-/// How likely a draft is right before any was verified.
-const PRIOR: f64 = 0.5;
+/// How likely a draft is right before any was verified, by kind.
+const PRIOR: [f64; KINDS] = [0.5, 0.5, 0.7, 0.9];
 /// Weight of one verified draft.
 const WEIGHT: f64 = 1.0 / 8.0;
 /// What an estimate regains each time it forbids a draft, so that another one is tried some time.
@@ -129,11 +129,14 @@ pub(super) struct Chances([f64; KINDS]);
 
 impl Default for Chances {
     fn default() -> Self {
-        Self([PRIOR; KINDS])
+        Self(PRIOR)
     }
 }
 
 impl Chances {
+    /// The kind of what a draft model proposes.
+    pub(super) const DRAFT: usize = 2;
+
     /// The kind of a draft that follows an agreement of so many tokens.
     pub(super) fn kind(agreement: usize) -> usize {
         match agreement {
@@ -155,7 +158,7 @@ impl Chances {
             })
             .count();
         if n == 0 && most > 0 {
-            *chance += (PRIOR - *chance).max(0.0) * REGAIN;
+            *chance += (PRIOR[kind] - *chance).max(0.0) * REGAIN;
         }
         n
     }

@@ -175,8 +175,8 @@ impl Worker {
                 continue;
             };
             if speculation.draft.is_some() {
-                drafts.kind = 0;
-                drafts.wanted = drafts.chances.worth(0, &mut prospect, most);
+                drafts.kind = Chances::DRAFT;
+                drafts.wanted = drafts.chances.worth(drafts.kind, &mut prospect, most);
                 left -= drafts.wanted;
             } else {
                 drafts.look_up(&sequence.tokens, &mut prospect, most);
