@@ -29,6 +29,7 @@ const SOURCES: &[&str] = &[
     "event.rs",
     "queue.rs",
     "stats.rs",
+    "histogram.rs",
     "kernels.rs",
 ];
 
@@ -48,6 +49,7 @@ const HEADINGS: &[(&str, &str)] = &[
     ("infer_request_", "Requests"),
     ("infer_queue_", "Completion queues"),
     ("infer_stats_", "Statistics"),
+    ("infer_histogram_", "Statistics"),
     ("infer_kernels_", "Kernels"),
 ];
 
@@ -236,7 +238,11 @@ fn add_initializers(header: &str) -> String {
             if found.first() == Some(&"uint32_t struct_size;") {
                 let values: String = found[1..]
                     .iter()
-                    .map(|f| if f.contains('*') { ", NULL" } else { ", 0" })
+                    .map(|f| match f {
+                        f if f.contains('*') => ", NULL",
+                        f if f.contains('[') => ", { 0 }",
+                        _ => ", 0",
+                    })
                     .collect();
                 let _ = write!(
                     out,

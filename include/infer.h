@@ -70,6 +70,9 @@
 /* Given as the length of a text: it is NUL-terminated. */
 #define INFER_NTS SIZE_MAX
 
+/* Room for buckets in an infer_histogram. */
+#define INFER_HISTOGRAM_BUCKETS 64
+
 /*
  * What a call answers. Numbers are never given to another meaning; later versions can add some, so treat every
  * negative number as an error.
@@ -145,7 +148,7 @@ typedef uint32_t infer_finish_reason;
 enum {
   /* It has not ended. */
   INFER_FINISH_NONE = 0,
-  /* max_tokens were generated, or the context is full. */
+  /* max_tokens were generated, or the context is full; also how an embedding ends. */
   INFER_FINISH_LENGTH = 1,
   /* A stop text or stop id was found. */
   INFER_FINISH_STOP = 2,
@@ -170,6 +173,21 @@ enum {
   INFER_LOG_INFO = 3,
   /* Details for finding out why. */
   INFER_LOG_DEBUG = 4,
+};
+
+/* What a histogram is of. */
+typedef uint32_t infer_histogram_kind;
+enum {
+  /* Sequences with rows in a step; one value per step. */
+  INFER_HISTOGRAM_BATCH_SIZE = 1,
+  /* Nanoseconds from submission to the first step; one value per completion that was begun. */
+  INFER_HISTOGRAM_QUEUE_TIME = 2,
+  /* Nanoseconds from submission to the first token; one value per completion that has one. */
+  INFER_HISTOGRAM_TIME_TO_FIRST_TOKEN = 3,
+  /* Nanoseconds since the previous token of the same completion; one value per token but the first. */
+  INFER_HISTOGRAM_INTER_TOKEN_TIME = 4,
+  /* Nanoseconds of a step; one value per step. */
+  INFER_HISTOGRAM_STEP_TIME = 5,
 };
 
 /* Flags of infer_model_tokenize(), to be combined with |. */
@@ -556,10 +574,66 @@ typedef struct {
   double kv_utilization;
   /* Share of the prompt tokens that were found in the prefix cache, from 0 to 1. */
   double prefix_hit_share;
+  /* Times that a running sequence gave up its memory or place to others. */
+  uint64_t preemptions;
+  /* Rows of generated tokens computed. */
+  uint64_t decode_rows;
+  /* Calls of attention tile by tile: one per layer and step. */
+  uint64_t attention_tiled_calls;
+  /* Calls of attention in two passes: one per layer and step. */
+  uint64_t attention_two_pass_calls;
+  /* Requests that waited longer than alert_queue_time_ms. */
+  uint64_t alerts_queue_time;
+  /* Requests whose first token took longer than alert_time_to_first_token_ms. */
+  uint64_t alerts_time_to_first_token;
+  /* Tokens that took longer than alert_inter_token_ms. */
+  uint64_t alerts_inter_token_time;
+  /* Times that the key/value memory in use rose above alert_kv_used_percent. */
+  uint64_t alerts_kv_used;
+  /* Minutes with more preemptions than alert_preemptions_per_minute. */
+  uint64_t alerts_preemptions;
+  /* Tokens held in the key/value blocks when most bytes of them were in use. */
+  uint64_t kv_tokens_peak;
+  /* Steps that verified proposed tokens. */
+  uint64_t speculative_steps;
+  /* Tokens proposed and verified. */
+  uint64_t draft_tokens;
+  /* Proposed tokens that were right. */
+  uint64_t accepted_tokens;
+  /* Share of the proposed tokens that were right, from 0 to 1. */
+  double draft_acceptance;
 } infer_stats;
 
 /* Initializes an infer_stats: its size, and zero in every other field. */
-#define INFER_STATS_INIT { sizeof(infer_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define INFER_STATS_INIT { sizeof(infer_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/*
+ * How often values fell into each bucket since the engine was created. A bucket holds the values above the bound of the
+ * one before it, up to its own; the last bound is UINT64_MAX. Times have seven buckets to a decade from 10 microseconds
+ * to 100 seconds (1, 1.5, 2, 3, 4, 5, 7), batch sizes the powers of two up to 4096. bounds belongs to the library and
+ * lives as long as the process.
+ */
+typedef struct {
+  /* Set by INFER_HISTOGRAM_INIT. */
+  uint32_t struct_size;
+  /* An infer_histogram_kind. */
+  uint32_t kind;
+  /* Buckets that are used; the others are 0. */
+  size_t n_buckets;
+  /* Largest value of each bucket, ascending. */
+  const uint64_t *bounds;
+  /* Values: the sum of counts. */
+  uint64_t count;
+  /* Sum of the values. */
+  uint64_t sum;
+  /* Largest value so far. */
+  uint64_t max;
+  /* Values in each bucket. */
+  uint64_t counts[INFER_HISTOGRAM_BUCKETS];
+} infer_histogram;
+
+/* Initializes an infer_histogram: its size, and zero in every other field. */
+#define INFER_HISTOGRAM_INIT { sizeof(infer_histogram), 0, 0, NULL, 0, 0, 0, { 0 } }
 
 /*
  * One event of a request. Initialize it with INFER_EVENT_INIT; it can be used again and again. The pointers belong to
@@ -588,8 +662,8 @@ typedef struct {
   /* Number of tokens. */
   size_t n_tokens;
   /*
-   * An infer_finish_reason; INFER_FINISH_NONE unless kind is INFER_EVENT_FINISHED. This and all that follows is zero
-   * before the end.
+   * An infer_finish_reason; INFER_FINISH_NONE unless kind is INFER_EVENT_FINISHED. This and what follows, up to
+   * decode_tokens_per_second, is zero before the end.
    */
   uint32_t finish_reason;
   /* Always 0. */
@@ -617,10 +691,39 @@ typedef struct {
   uint64_t total_time_ns;
   /* Generated tokens after the first, per second; 0 when there were fewer than two. */
   double decode_tokens_per_second;
+  /*
+   * With the request option logprobs, the natural logarithm of the probability of each of tokens, by the model's
+   * distribution before penalty and temperature; else NULL. This and the next three are there in every event with
+   * tokens.
+   */
+  const float *logprobs;
+  /*
+   * With the request option top_logprobs, the ids of the most probable tokens, most probable first, ties by id:
+   * n_top_logprobs for the first of tokens, then as many for the second, and so on; else NULL.
+   */
+  const uint32_t *top_tokens;
+  /* Log probabilities of top_tokens, in the same order; else NULL. */
+  const float *top_logprobs;
+  /* How many of top_tokens and top_logprobs belong to each of tokens. */
+  size_t n_top_logprobs;
+  /*
+   * With the request option prompt_logprobs, the log probability of each token of the prompt after those before it,
+   * NaN for the first. They come once, in one event of choice 0; else NULL.
+   */
+  const float *prompt_logprobs;
+  /* Number of prompt_logprobs: the prompt's tokens, or 0. */
+  size_t n_prompt_logprobs;
+  /*
+   * With the request option embedding, the prompt's embedding, in the event of the kind INFER_EVENT_FINISHED; else
+   * NULL.
+   */
+  const float *embedding;
+  /* Numbers in embedding: the model's n_embd, or 0. */
+  size_t n_embedding;
 } infer_event;
 
 /* Initializes an infer_event: its size, and zero in every other field. */
-#define INFER_EVENT_INIT { sizeof(infer_event), 0, 0, 0, 0, NULL, 0, NULL, 0, 0, 0, NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0 }
+#define INFER_EVENT_INIT { sizeof(infer_event), 0, 0, 0, 0, NULL, 0, NULL, 0, 0, 0, NULL, 0, NULL, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, NULL, 0, NULL, 0 }
 
 #ifdef __cplusplus
 extern "C" {
@@ -791,6 +894,19 @@ infer_status infer_engine_options_set_log(infer_engine_options *options,
 infer_status infer_engine_options_set_threads(infer_engine_options *options,
                                               const infer_threads *threads,
                                               infer_error **error);
+
+/*
+ * Gives engines created with these options a draft model: a smaller model with the same tokens, which proposes what one
+ * step of the engine's model verifies, so that the same tokens come sooner; NULL takes that back. The option speculation
+ * says whether it is used; auto does. The draft's key/value cache is a share of kv_budget. The model lives on until the
+ * last engine that uses it is freed.
+ *
+ * Errors: those of every call; infer_engine_create() refuses a model with other tokens and names the first.
+ * Threads: one user of options at a time.
+ */
+infer_status infer_engine_options_set_draft_model(infer_engine_options *options,
+                                                  const infer_model *model,
+                                                  infer_error **error);
 
 /* ---- Options of a request ---- */
 
@@ -1384,6 +1500,18 @@ infer_status infer_engine_stats(const infer_engine *engine,
                                 infer_error **error);
 
 /*
+ * Fills histogram with how often values fell into each bucket; kind is an infer_histogram_kind. Reading it does not slow
+ * the engine down.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT when histogram is NULL or too small, or when there is no such kind.
+ * Threads: any.
+ */
+infer_status infer_engine_histogram(const infer_engine *engine,
+                                    uint32_t kind,
+                                    infer_histogram *histogram,
+                                    infer_error **error);
+
+/*
  * Copies a report for people into buffer: for each feature whether it is on, what the model's geometry predicts, and
  * what was measured. See "Text out" above for buffer, capacity and needed; the report can grow between two calls, so
  * leave some room.
@@ -1398,8 +1526,8 @@ infer_status infer_engine_summary(const infer_engine *engine,
                                   infer_error **error);
 
 /*
- * Copies the counters in Prometheus' text format into buffer. See infer_engine_summary() for buffer, capacity and
- * needed.
+ * Copies the counters and histograms in Prometheus' text format into buffer. See infer_engine_summary() for buffer,
+ * capacity and needed.
  *
  * Errors: INFER_ERR_BUFFER_TOO_SMALL.
  * Threads: any.
@@ -1596,6 +1724,41 @@ infer_status infer_stats_delta(const infer_stats *later,
 infer_status infer_stats_merge(infer_stats *total,
                                const infer_stats *other,
                                infer_error **error);
+
+/*
+ * Estimates the value that the share q of all values does not exceed, with the values of a bucket laid evenly between its
+ * ends: q is 0.5 for the median, 0.99 for the 99th percentile, 1 for the maximum. 0 when there are no values.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT when one is NULL, when histogram was not filled by this library, or when q is not
+ * from 0 to 1.
+ * Threads: any, while nobody changes histogram.
+ */
+infer_status infer_histogram_quantile(const infer_histogram *histogram,
+                                      double q,
+                                      double *value,
+                                      infer_error **error);
+
+/*
+ * Computes what came between two histograms of the same engine and kind: values are subtracted, the maximum is that of
+ * later. delta may be one of the others.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT when one is NULL or too small, or when the kinds differ.
+ * Threads: any, while nobody changes the structs.
+ */
+infer_status infer_histogram_delta(const infer_histogram *later,
+                                   const infer_histogram *earlier,
+                                   infer_histogram *delta,
+                                   infer_error **error);
+
+/*
+ * Adds the values of another engine's histogram of the same kind to total; the larger maximum stays.
+ *
+ * Errors: INFER_ERR_INVALID_ARGUMENT when one is NULL or too small, or when the kinds differ.
+ * Threads: any, while nobody changes the structs.
+ */
+infer_status infer_histogram_merge(infer_histogram *total,
+                                   const infer_histogram *other,
+                                   infer_error **error);
 
 /* ---- Kernels ---- */
 

@@ -115,6 +115,15 @@ enum class log_level : std::uint32_t {
   debug = INFER_LOG_DEBUG,
 };
 
+/// What a histogram is of: sequences of a step, or nanoseconds.
+enum class histogram_kind : std::uint32_t {
+  batch_size = INFER_HISTOGRAM_BATCH_SIZE,
+  queue_time = INFER_HISTOGRAM_QUEUE_TIME,
+  time_to_first_token = INFER_HISTOGRAM_TIME_TO_FIRST_TOKEN,
+  inter_token_time = INFER_HISTOGRAM_INTER_TOKEN_TIME,
+  step_time = INFER_HISTOGRAM_STEP_TIME,
+};
+
 /// A token with a meaning of its own.
 enum class special_token : std::uint32_t {
   bos = INFER_TOKEN_BOS,
@@ -581,6 +590,8 @@ struct log_record {
   std::string_view fields_json;
 };
 
+class model;
+
 /// Options of an engine.
 class engine_options : public detail::options<engine_options, infer_engine_options, infer_engine_options_new,
                                               infer_engine_options_free, infer_engine_options_set> {
@@ -600,6 +611,9 @@ public:
     return done(
         detail::run([&](infer_error **e) { return infer_engine_options_set_threads(get(), pool.get(), e); }));
   }
+  /// A smaller model with the same tokens proposes what the engine's model verifies. It lives on until the last engine
+  /// that uses it is gone.
+  engine_options &draft_model(const model &draft);
 
 private:
   struct logger {
@@ -631,6 +645,16 @@ public:
   std::string_view text() const noexcept { return view(raw_.text, raw_.text_len); }
   /// New token ids, the one that ended the completion included.
   span<const std::uint32_t> tokens() const noexcept { return {raw_.tokens, raw_.n_tokens}; }
+  /// With the option logprobs, the log probability of each of tokens(), before penalty and temperature.
+  span<const float> logprobs() const noexcept { return {raw_.logprobs, raw_.logprobs != nullptr ? raw_.n_tokens : 0}; }
+  /// With the option top_logprobs, the most probable tokens in the place of tokens()[i], most probable first.
+  span<const std::uint32_t> top_tokens(std::size_t i) const noexcept { return top(raw_.top_tokens, i); }
+  /// The log probabilities of top_tokens(i).
+  span<const float> top_logprobs(std::size_t i) const noexcept { return top(raw_.top_logprobs, i); }
+  /// With the option prompt_logprobs, in one event of choice 0: that of each token of the prompt, NaN for the first.
+  span<const float> prompt_logprobs() const noexcept { return {raw_.prompt_logprobs, raw_.n_prompt_logprobs}; }
+  /// With the option embedding, in the last event: the prompt's embedding.
+  span<const float> embedding() const noexcept { return {raw_.embedding, raw_.n_embedding}; }
 
   /// How it ended; finish_reason::none before the end. All that follows is zero or empty before the end.
   finish_reason finish() const noexcept { return static_cast<finish_reason>(raw_.finish_reason); }
@@ -659,6 +683,10 @@ public:
   infer_event *raw_pointer() noexcept { return &raw_; }
 
 private:
+  template <class T> span<const T> top(const T *all, std::size_t i) const noexcept {
+    const std::size_t n = raw_.n_top_logprobs;
+    return i < raw_.n_tokens && n > 0 ? span<const T>(all + i * n, n) : span<const T>();
+  }
   static std::string_view view(const char *text, std::size_t len) noexcept {
     return text != nullptr ? std::string_view(text, len) : std::string_view();
   }
@@ -787,6 +815,10 @@ struct completion {
   std::string stop;
   std::uint64_t prompt_tokens = 0;
   std::uint64_t generated_tokens = 0;
+  /// As those of an event, of the whole completion.
+  std::vector<float> logprobs;
+  std::vector<float> prompt_logprobs;
+  std::vector<float> embedding;
 };
 
 /// One submitted completion. Destroying it cancels it. It has one reader at a time; const members from any thread.
@@ -975,6 +1007,11 @@ private:
   detail::handle<infer_model, infer_model_free> handle_;
 };
 
+inline engine_options &engine_options::draft_model(const model &draft) {
+  return done(
+      detail::run([&](infer_error **e) { return infer_engine_options_set_draft_model(get(), draft.get(), e); }));
+}
+
 /// Schedules the requests of one model and computes them on its threads. Destroying it ends its requests as
 /// cancelled, and their readers wake up.
 class engine {
@@ -1054,6 +1091,12 @@ public:
       return infer_engine_stats(get(), out, e);
     }));
   }
+  /// How often values fell into each bucket.
+  outcome<infer_histogram> histogram(histogram_kind kind) const {
+    return detail::finish(detail::get(infer_histogram INFER_HISTOGRAM_INIT, [&](infer_histogram *out, infer_error **e) {
+      return infer_engine_histogram(get(), static_cast<std::uint32_t>(kind), out, e);
+    }));
+  }
   /// A report for people.
   outcome<std::string> summary() const {
     return detail::finish(
@@ -1061,7 +1104,7 @@ public:
           return infer_engine_summary(get(), buffer, capacity, needed, e);
         }));
   }
-  /// The counters in Prometheus' text format.
+  /// The counters and histograms in Prometheus' text format.
   outcome<std::string> metrics_text() const {
     return detail::finish(
         detail::copy_text([&](char *buffer, std::size_t capacity, std::size_t *needed, infer_error **e) {
@@ -1313,6 +1356,23 @@ inline outcome<infer_stats> stats_merge(const infer_stats &one, const infer_stat
   return detail::finish(detail::get(
       infer_stats(one), [&](infer_stats *out, infer_error **e) { return infer_stats_merge(out, &other, e); }));
 }
+/// About the value that the share `q` of all values does not exceed: 0.5 is the median, 1 the maximum.
+inline outcome<double> histogram_quantile(const infer_histogram &histogram, double q) {
+  return detail::finish(detail::get(
+      0.0, [&](double *out, infer_error **e) { return infer_histogram_quantile(&histogram, q, out, e); }));
+}
+/// What came between two histograms of the same engine and kind.
+inline outcome<infer_histogram> histogram_delta(const infer_histogram &later, const infer_histogram &earlier) {
+  return detail::finish(detail::get(infer_histogram INFER_HISTOGRAM_INIT, [&](infer_histogram *out, infer_error **e) {
+    return infer_histogram_delta(&later, &earlier, out, e);
+  }));
+}
+/// The sum of the histograms of two engines.
+inline outcome<infer_histogram> histogram_merge(const infer_histogram &one, const infer_histogram &other) {
+  return detail::finish(detail::get(infer_histogram(one), [&](infer_histogram *out, infer_error **e) {
+    return infer_histogram_merge(out, &other, e);
+  }));
+}
 
 // ---- Definitions that are longer than a few lines ----
 
@@ -1361,7 +1421,11 @@ inline outcome<completion> request::collect() {
     if (const auto reason = current_.error())
       return detail::finish(result<completion>(*reason));
     all.text += current_.text();
-    all.tokens.insert(all.tokens.end(), current_.tokens().begin(), current_.tokens().end());
+    const auto append = [](auto &values, auto more) { values.insert(values.end(), more.begin(), more.end()); };
+    append(all.tokens, current_.tokens());
+    append(all.logprobs, current_.logprobs());
+    append(all.prompt_logprobs, current_.prompt_logprobs());
+    append(all.embedding, current_.embedding());
     if (current_.finished()) {
       all.finish = current_.finish();
       all.stop = current_.stop();

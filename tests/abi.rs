@@ -252,8 +252,8 @@ fn planted_changes_are_found() {
         ("uint32_t choice;", "float choice;", true),
         ("uint64_t weights;", "uint32_t weights[2];", true),
         (
-            "double decode_tokens_per_second;\n} infer_event;",
-            "uint64_t decode_tokens_per_second;\n} infer_event;",
+            "size_t n_embedding;\n} infer_event;",
+            "uint32_t n_embedding;\n} infer_event;",
             true,
         ),
         ("uint64_t steps;", "uint64_t scheduler_steps;", false),

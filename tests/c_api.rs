@@ -16,6 +16,11 @@ fn models_tell_what_they_are_and_respect_the_callers_buffers() {
 }
 
 #[test]
+fn events_carry_log_probabilities_and_embeddings() {
+    c::passes_silently("outputs");
+}
+
+#[test]
 fn prompts_are_the_same_in_every_form() {
     c::passes_silently("prompts");
     // Messages need a model with a chat template, which the demo model has not.

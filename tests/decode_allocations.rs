@@ -53,8 +53,30 @@ fn started_threads() -> Arc<ThreadPool> {
 /// One test, because it counts the allocations of the whole process.
 #[test]
 fn decode_steps_allocate_nothing() {
-    a_dense_model(true);
-    a_dense_model(false);
+    let base = || EngineOptions {
+        speculation: "off",
+        // So few that no request ends while it is watched.
+        speculation_tokens: 2,
+        ..EngineOptions::default()
+    };
+    a_dense_model(base());
+    a_dense_model(EngineOptions {
+        flash_attention: false,
+        speculation: "ngram",
+        ..base()
+    });
+    // Everything that can be proposed is, by both kinds of proposers.
+    a_dense_model(EngineOptions {
+        speculation: "ngram",
+        speculation_adaptive: false,
+        ..base()
+    });
+    a_dense_model(EngineOptions {
+        speculation: "draft",
+        speculation_adaptive: false,
+        draft_model: Some(load(&demo_model())),
+        ..base()
+    });
     experts_without_a_tokenizer();
 }
 
@@ -90,21 +112,22 @@ fn experts_without_a_tokenizer() {
     drop(requests);
 }
 
-fn a_dense_model(flash_attention: bool) {
+fn a_dense_model(options: EngineOptions) {
     let engine = Engine::new(
         load(&demo_model()),
         EngineOptions {
-            flash_attention,
             manual_step: true,
+            // The long prompt is read before the steps that are looked at.
+            prefill_budget: 0.0,
             shared_threads: Some(started_threads()),
-            ..EngineOptions::default()
+            ..options.clone()
         },
     )
     .unwrap();
     let queue = Arc::new(Queue::default());
     let base = || RequestOptions {
         prompt: Prompt::Text("Prince Andrew looked at her and".to_string()),
-        max_tokens: 400,
+        max_tokens: 600,
         ignore_end_of_generation: true,
         ..RequestOptions::default()
     };
@@ -126,6 +149,9 @@ fn a_dense_model(flash_attention: bool) {
             RequestOptions {
                 top_k: 40,
                 min_p: 0.01,
+                logprobs: true,
+                top_logprobs: 20,
+                prompt_logprobs: true,
                 ..base()
             },
             RequestOptions {
@@ -146,6 +172,7 @@ fn a_dense_model(flash_attention: bool) {
     }
     let mut events = vec![Event::default(); 4];
     let mut during = 0;
+    let speculating = options.speculation != "off" && !options.speculation_adaptive;
     for step in 0..150 {
         let before = COUNT.load(Ordering::SeqCst);
         assert!(engine.step().unwrap());
@@ -164,4 +191,5 @@ fn a_dense_model(flash_attention: bool) {
     }
     assert_eq!(engine.stats().running, 5);
     assert_eq!(during, 0, "allocations in 150 decode steps of five requests");
+    assert!(!speculating || engine.stats().draft_tokens > 100);
 }

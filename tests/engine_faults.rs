@@ -98,7 +98,7 @@ fn options_set_past_their_checks_are_refused_where_they_are_used() {
     }
     let engine = engine(manual());
     for (name, options) in [
-        ("max_tokens", request(0)),
+        ("max_tokens", request(usize::MAX)),
         (
             "temperature",
             RequestOptions {

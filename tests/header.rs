@@ -258,11 +258,16 @@ fn c_and_rust_agree_on_the_layout_of_structs() {
             prefill_sampling_share, decode_embedding_share, decode_attention_share, decode_ffn_share,
             decode_projection_share, decode_sampling_share, prefix_lookups, prefix_hit_tokens, prefix_evictions,
             kv_bytes_cached, kv_slots_used, kv_utilization, prefix_hit_share,
+            preemptions, decode_rows, attention_tiled_calls, attention_two_pass_calls, alerts_queue_time,
+            alerts_time_to_first_token, alerts_inter_token_time, alerts_kv_used, alerts_preemptions, kv_tokens_peak,
+            speculative_steps, draft_tokens, accepted_tokens, draft_acceptance,
         }
+        infer_histogram { struct_size, kind, n_buckets, bounds, count, sum, max, counts }
         infer_event {
             struct_size, kind, tag, choice, channel, text, text_len, tokens, n_tokens, finish_reason, reserved, stop,
             stop_len, error, prompt_tokens, cached_tokens, generated_tokens, queue_time_ns, time_to_first_token_ns,
-            total_time_ns, decode_tokens_per_second,
+            total_time_ns, decode_tokens_per_second, logprobs, top_tokens, top_logprobs, n_top_logprobs,
+            prompt_logprobs, n_prompt_logprobs, embedding, n_embedding,
         }
     }
     let header = Header::generated();

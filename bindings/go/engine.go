@@ -26,6 +26,9 @@ type EngineConfig struct {
 	Options Options
 	// Threads is a pool to compute on instead of one of the engine's own.
 	Threads *Threads
+	// Draft is a smaller model with the same tokens that proposes what the engine's model verifies. The option
+	// "speculation" says whether it is used; "auto", the default, does.
+	Draft *Model
 	// Logger receives the engine's log records; nil means silence. It is called from a goroutine of its own.
 	Logger *slog.Logger
 }
@@ -46,6 +49,15 @@ func NewEngine(model *Model, config *EngineConfig) (*Engine, error) {
 			return check(C.infer_engine_options_set_threads(options, p, &detail), &detail)
 		})
 		runtime.KeepAlive(t)
+		if err != nil {
+			return nil, err
+		}
+	}
+	if d := config.Draft; d != nil {
+		err := d.handle.use(func(m *C.infer_model) error {
+			return check(C.infer_engine_options_set_draft_model(options, m, &detail), &detail)
+		})
+		runtime.KeepAlive(d)
 		if err != nil {
 			return nil, err
 		}
@@ -283,7 +295,7 @@ func (e *Engine) Summary() (string, error) {
 	})
 }
 
-// MetricsText gives the counters in Prometheus' text format.
+// MetricsText gives the counters and histograms in Prometheus' text format.
 func (e *Engine) MetricsText() (string, error) {
 	return e.text(func(p *C.infer_engine, buffer *C.char, capacity C.size_t, needed *C.size_t, detail **C.infer_error) C.infer_status {
 		return C.infer_engine_metrics_text(p, buffer, capacity, needed, detail)

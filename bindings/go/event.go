@@ -5,7 +5,9 @@ import "C"
 
 import (
 	"fmt"
+	"slices"
 	"time"
+	"unsafe"
 )
 
 // Channel is the part of the answer a text belongs to.
@@ -64,12 +66,44 @@ type Event struct {
 	Text string
 	// Tokens are new token ids, the one that ended the completion included.
 	Tokens []uint32
+	// Logprobs are there with the option logprobs: natural logarithms of the probabilities of Tokens, before penalty
+	// and temperature.
+	Logprobs []float32
+	// TopLogprobs are there with the option top_logprobs: for each of Tokens the most probable ones in its place, most
+	// probable first.
+	TopLogprobs [][]TokenLogprob
+	// PromptLogprobs are there with the option prompt_logprobs, in one event of choice 0: that of each token of the
+	// prompt after those before it, NaN for the first.
+	PromptLogprobs []float32
+	// Embedding is there with the option embedding, in the last event.
+	Embedding []float32
 	// Choice tells which completion of the request it is, from 0.
 	Choice int
 	// Channel is the part of the answer.
 	Channel Channel
 	// Finish is set in the last event only.
 	Finish *Finish
+}
+
+// TokenLogprob is a token and the natural logarithm of its probability.
+type TokenLogprob struct {
+	Token   uint32
+	Logprob float32
+}
+
+// topLogprobs copies the most probable tokens in the places of an event's tokens.
+func topLogprobs(event *C.infer_event) [][]TokenLogprob {
+	n := int(event.n_top_logprobs)
+	if n == 0 {
+		return nil
+	}
+	ids := unsafe.Slice((*uint32)(event.top_tokens), n*int(event.n_tokens))
+	logprobs := unsafe.Slice((*float32)(event.top_logprobs), len(ids))
+	all := make([]TokenLogprob, len(ids))
+	for i, id := range ids {
+		all[i] = TokenLogprob{id, logprobs[i]}
+	}
+	return slices.Collect(slices.Chunk(all, n))
 }
 
 // Finish is how a completion ended.

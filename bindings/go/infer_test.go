@@ -84,6 +84,50 @@ func wantError(t testing.TB, err error, kind error, says ...string) {
 	}
 }
 
+func TestOutputsComeWithTheirTokens(t *testing.T) {
+	engine := newEngine(t, nil)
+	ctx := context.Background()
+	completion := greedy(8)
+	completion.Options["logprobs"] = true
+	completion.Options["top_logprobs"] = 3
+	completion.Options["prompt_logprobs"] = true
+	generated, scored, promptTokens := 0, 0, 0
+	for event, err := range mustSubmit(t, engine, ctx, completion).Events() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(event.Logprobs) != len(event.Tokens) || len(event.TopLogprobs) != len(event.Tokens) {
+			t.Fatalf("%d tokens with %d and %d log probabilities", len(event.Tokens), len(event.Logprobs), len(event.TopLogprobs))
+		}
+		for i, top := range event.TopLogprobs {
+			if want := (infer.TokenLogprob{Token: event.Tokens[i], Logprob: event.Logprobs[i]}); len(top) != 3 || top[0] != want {
+				t.Errorf("expected 3 with %v first, found %v", want, top)
+			}
+		}
+		generated += len(event.Tokens)
+		scored += len(event.PromptLogprobs)
+		if event.Finish != nil {
+			promptTokens = event.Finish.PromptTokens
+		}
+	}
+	if generated != 8 || scored != promptTokens {
+		t.Errorf("%d tokens of 8, %d scores of %d", generated, scored, promptTokens)
+	}
+	completion = greedy(8)
+	completion.Options["embedding"] = "last"
+	event, err := mustSubmit(t, engine, ctx, completion).Next(ctx)
+	if err != nil || event.Finish == nil || len(event.Tokens) != 0 {
+		t.Fatalf("%v, %v", event, err)
+	}
+	norm := 0.0
+	for _, x := range event.Embedding {
+		norm += float64(x) * float64(x)
+	}
+	if math.Abs(norm-1) > 1e-5 {
+		t.Errorf("the norm's square is %v", norm)
+	}
+}
+
 func TestGreedyTextIsThatOfTheCExample(t *testing.T) {
 	hello := filepath.Join(t.TempDir(), "hello")
 	compiler := os.Getenv("CC")
@@ -782,6 +826,52 @@ func TestStateGoesOnInAnotherEngine(t *testing.T) {
 	wantError(t, err, infer.ErrUnsupported, "prefix_cache")
 }
 
+func TestHistogramsCountSubtractAndAdd(t *testing.T) {
+	engine := newEngine(t, nil)
+	of := func(kind infer.HistogramKind) infer.Histogram {
+		t.Helper()
+		h, err := engine.Histogram(kind)
+		if err != nil || h.Kind() != kind {
+			t.Fatalf("unexpected histogram of kind %v, %v", h.Kind(), err)
+		}
+		return h
+	}
+	before := of(infer.HistogramInterTokenTime)
+	for range 2 {
+		if _, err := engine.Generate(context.Background(), greedy(20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gaps, firsts := of(infer.HistogramInterTokenTime), of(infer.HistogramTimeToFirstToken)
+	if before.Count() != 0 || gaps.Count() == 0 || gaps.Count() > 38 || firsts.Count() != 2 || gaps.Sum() == 0 {
+		t.Errorf("unexpected counts %d, %d and %d", before.Count(), gaps.Count(), firsts.Count())
+	}
+	var sum uint64
+	for _, n := range gaps.Counts() {
+		sum += n
+	}
+	bounds := gaps.Bounds()
+	if sum != gaps.Count() || !slices.IsSorted(bounds) || bounds[len(bounds)-1] != math.MaxUint64 {
+		t.Errorf("unexpected buckets %v of %v", gaps.Counts(), bounds)
+	}
+	median, err := gaps.Quantile(0.5)
+	if most, e := gaps.Quantile(1); err != nil || e != nil || median <= 0 || most != float64(gaps.Max()) || median > most {
+		t.Errorf("unexpected quantiles %v and %v, %v, %v", median, most, err, e)
+	}
+	delta, err := gaps.Since(gaps)
+	if err != nil || delta.Count() != 0 || delta.Kind() != gaps.Kind() {
+		t.Errorf("unexpected difference %v, %v", delta.Count(), err)
+	}
+	both, err := gaps.Merge(gaps)
+	if err != nil || both.Count() != 2*gaps.Count() {
+		t.Errorf("unexpected sum %v, %v", both.Count(), err)
+	}
+	_, err = gaps.Merge(firsts)
+	wantError(t, err, infer.ErrInvalidArgument, "same kind")
+	_, err = engine.Histogram(99)
+	wantError(t, err, infer.ErrInvalidArgument, "99")
+}
+
 func TestStatsHaveTheFieldsOfTheHeader(t *testing.T) {
 	header, err := os.ReadFile(root + "/include/infer.h")
 	if err != nil {
@@ -828,6 +918,32 @@ func TestEnginesShareThreads(t *testing.T) {
 	}
 	_, err = infer.NewEngine(loadModel(t), config)
 	wantError(t, err, infer.ErrClosed, "thread pool")
+}
+
+func TestADraftModelProposes(t *testing.T) {
+	draft := loadModel(t)
+	config := &infer.EngineConfig{Draft: draft, Options: infer.Options{"speculation_adaptive": false}}
+	drafting, plain := newEngine(t, config), newEngine(t, nil)
+	want, err := plain.Generate(context.Background(), greedy(40))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := drafting.Generate(context.Background(), greedy(40)); err != nil || got != want {
+		t.Errorf("expected %q, found %q, %v", want, got, err)
+	}
+	if summary, err := drafting.Summary(); err != nil || !strings.Contains(summary, "speculation: draft") {
+		t.Errorf("the summary says %q, %v", summary, err)
+	}
+	stats, err := drafting.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stats.AcceptedTokens == 0 || stats.AcceptedTokens != stats.DraftTokens || stats.DraftAcceptance != 1 {
+		t.Errorf("a model accepts what it proposes itself, found %+v", stats)
+	}
+	draft.Close()
+	_, err = infer.NewEngine(loadModel(t), config)
+	wantError(t, err, infer.ErrClosed, "model")
 }
 
 func TestManualStep(t *testing.T) {

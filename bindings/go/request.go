@@ -272,6 +272,26 @@ type part struct {
 	channel C.uint32_t
 	text    strings.Builder
 	tokens  []uint32
+	outputs
+}
+
+// outputs are what a request gives beside text and tokens.
+type outputs struct {
+	logprobs, promptLogprobs, embedding []float32
+	top                                 [][]TokenLogprob
+}
+
+func (o *outputs) add(event *C.infer_event) {
+	if event.logprobs != nil {
+		o.logprobs = append(o.logprobs, unsafe.Slice((*float32)(event.logprobs), int(event.n_tokens))...)
+		o.top = append(o.top, topLogprobs(event)...)
+	}
+	if n := int(event.n_prompt_logprobs); n > 0 {
+		o.promptLogprobs = append(o.promptLogprobs, unsafe.Slice((*float32)(event.prompt_logprobs), n)...)
+	}
+	if n := int(event.n_embedding); n > 0 {
+		o.embedding = append(o.embedding, unsafe.Slice((*float32)(event.embedding), n)...)
+	}
 }
 
 func newMailbox(engine *engineState) *mailbox {
@@ -294,6 +314,7 @@ func (m *mailbox) put(event *C.infer_event) {
 	if event.n_tokens > 0 {
 		last.tokens = append(last.tokens, unsafe.Slice((*uint32)(event.tokens), int(event.n_tokens))...)
 	}
+	last.add(event)
 	if event.kind != C.INFER_EVENT_FINISHED {
 		m.mu.Unlock()
 		select {
@@ -366,10 +387,14 @@ func (m *mailbox) take() (Event, mailState) {
 	}
 	first := &m.parts[0]
 	event := Event{
-		Text:    first.text.String(),
-		Tokens:  first.tokens,
-		Choice:  int(first.choice),
-		Channel: Channel(first.channel),
+		Text:           first.text.String(),
+		Tokens:         first.tokens,
+		Logprobs:       first.logprobs,
+		TopLogprobs:    first.top,
+		PromptLogprobs: first.promptLogprobs,
+		Embedding:      first.embedding,
+		Choice:         int(first.choice),
+		Channel:        Channel(first.channel),
 	}
 	if len(m.parts) == 1 {
 		m.parts = nil

@@ -67,6 +67,20 @@ type Stats struct {
 	KVSlotsUsed            uint64
 	KVUtilization          float64
 	PrefixHitShare         float64
+	Preemptions            uint64
+	DecodeRows             uint64
+	AttentionTiledCalls    uint64
+	AttentionTwoPassCalls  uint64
+	AlertsQueueTime        uint64
+	AlertsTimeToFirstToken uint64
+	AlertsInterTokenTime   uint64
+	AlertsKVUsed           uint64
+	AlertsPreemptions      uint64
+	KVTokensPeak           uint64
+	SpeculativeSteps       uint64
+	DraftTokens            uint64
+	AcceptedTokens         uint64
+	DraftAcceptance        float64
 }
 
 // The two structs have the same layout; these do not compile when the sizes differ.

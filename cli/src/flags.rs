@@ -167,6 +167,8 @@ mod tests {
         all_known::<crate::generate::Sampling>();
         all_known::<crate::generate::Computing>();
         all_known::<crate::logits::Computing>();
+        all_known::<crate::embed::Embedding>();
+        all_known::<crate::embed::Computing>();
         all_known::<crate::chat::Talking>();
         all_known::<crate::batch::Computing>();
         all_known::<crate::bench::Computing>();

@@ -10,6 +10,7 @@ mod bench;
 mod chat;
 mod check;
 mod demo;
+mod embed;
 mod exit;
 mod flags;
 mod generate;
@@ -24,6 +25,7 @@ mod pages;
 mod perplexity;
 mod progress;
 mod quantize;
+mod score;
 mod synth;
 mod target;
 mod tokenize;
@@ -56,6 +58,8 @@ enum Command {
     Tokenize(tokenize::Args),
     Logits(logits::Args),
     Perplexity(perplexity::Args),
+    Score(score::Args),
+    Embed(embed::Args),
     Quantize(quantize::Args),
     Synth(synth::Args),
     Completions(pages::CompletionsArgs),
@@ -83,6 +87,8 @@ fn main() -> ExitCode {
         Command::Tokenize(args) => tokenize::run(args, cli.json),
         Command::Logits(args) => logits::run(args, cli.json),
         Command::Perplexity(args) => perplexity::run(args, cli.json),
+        Command::Score(args) => score::run(args, cli.json),
+        Command::Embed(args) => embed::run(args, cli.json),
         Command::Quantize(args) => quantize::run(args, cli.json),
         Command::Synth(args) => synth::run(args, cli.json),
         Command::Completions(args) => pages::completions(args, cli.json),

@@ -77,7 +77,7 @@ pub fn run(args: &Args, json: bool) -> Outcome {
 }
 
 /// The text of each token, as it reads in the middle of a text.
-fn texts(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
+pub fn texts(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
     let one = |&id: &u32| {
         let mut stream = tokenizer.detokenizer();
         let mut text = String::new();

@@ -120,7 +120,7 @@ fn bad_lines_are_reported_with_their_number_and_the_rest_is_computed() {
         r#"{"id": 1, "prompt": "Prince"}"#.to_string(),
         "no json".to_string(),
         String::new(),
-        r#"{"id": "x", "prompt": "Prince", "max_tokens": 0}"#.to_string(),
+        r#"{"id": "x", "prompt": "Prince", "max_tokens": -1}"#.to_string(),
         r#"{"prompt": ""}"#.to_string(),
         r#"{"id": "m", "messages": [{"role": "user", "content": "a"}]}"#.to_string(),
         json!({ "prompt": "word ".repeat(3000) }).to_string(),
@@ -273,9 +273,29 @@ fn prompts_come_from_standard_input_and_statistics_are_told() {
     assert_eq!(answer.code, Some(0), "{answer:?}");
     assert!(answer.stderr.starts_with("2 lines in "), "{answer:?}");
     assert!(answer.stderr.contains(" 6 generated"), "{answer:?}");
+    let row = |name: &str| -> Vec<f64> {
+        let line = answer.stderr.lines().find(|l| l.starts_with(name)).unwrap();
+        let cells = line[name.len()..].split_whitespace();
+        cells.map(|cell| cell.parse().unwrap()).collect()
+    };
+    // Mean, four quantiles, the maximum, and how many values: two requests of three tokens.
+    for (name, values) in [
+        ("waiting, ms", 2.0),
+        ("first token, ms", 2.0),
+        ("between tokens, ms", 4.0),
+    ] {
+        let row = row(name);
+        assert_eq!((row.len(), row[6]), (7, values), "{name}: {answer:?}");
+        assert!(row[1..6].is_sorted(), "{name}: {answer:?}");
+    }
+    assert!(answer.stderr.contains("\nkey/value memory: "), "{answer:?}");
     let json = object(&run_with_input([&args[..], &["--json"]].concat(), b""), 0);
     assert_eq!(
         (json["lines"].clone(), json["generated_tokens"].clone()),
         (json!(2), json!(0))
     );
+    // Nothing was left to do, so nothing was measured.
+    assert_eq!(json["statistics"]["inter_token_time_seconds"]["count"], 0);
+    assert_eq!(json["statistics"]["batch_size"]["p99.9"], 0.0);
+    assert_eq!(json["statistics"]["preemptions"], 0);
 }

@@ -3,7 +3,7 @@
 use super::worker::Machine;
 use crate::error::{Error, Result};
 use crate::kv::{BLOCK_TOKENS, Geometry, KvCache};
-use crate::model::{ComponentTimes, Compute, Model, Row, Step, Workspace};
+use crate::model::{ComponentTimes, Compute, Model, Row, Step, Wants, Workspace};
 use crate::options::EngineOptions;
 
 /// Positions computed at once.
@@ -61,7 +61,7 @@ pub fn logits(
                 token,
                 position: (first + i) as u32,
                 sequence,
-                wants_logits: true,
+                wants: Wants::Logits,
             })
             .collect();
         kv.reserve(sequence, rows.len())

@@ -37,7 +37,7 @@ pub enum Channel {
 /// Why a completion ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// `max_tokens` were generated, or the context is full.
+    /// `max_tokens` were generated, or the context is full; also how an embedding ends.
     Length,
     /// A stop string or stop id was found.
     Stop,
@@ -106,6 +106,20 @@ pub struct Event {
     pub text: String,
     /// New token ids, the end token included.
     pub tokens: Vec<u32>,
+    /// With the option `logprobs`, the natural logarithm of the probability of each of `tokens`, by the model's
+    /// distribution before penalty and temperature; else empty.
+    pub logprobs: Vec<f32>,
+    /// With the option `top_logprobs`, the ids of the most probable tokens at each place, most probable first, ties by
+    /// id: those of the first token, of the second, and so on, [`Event::n_top_logprobs`] of each.
+    pub top_tokens: Vec<u32>,
+    /// The log probabilities of `top_tokens`.
+    pub top_logprobs: Vec<f32>,
+    /// With the option `prompt_logprobs`, the log probability of each token of the prompt after those before it, NaN for
+    /// the first; all of them once, in the first event of the first completion that has anything else, else empty.
+    pub prompt_logprobs: Vec<f32>,
+    /// With the option `embedding`, the prompt's embedding, one number per element of the residual stream, in the last
+    /// event; else empty.
+    pub embedding: Vec<f32>,
     /// Set when `kind` is [`EventKind::Finished`].
     pub finish: Option<Finish>,
 }
@@ -114,8 +128,42 @@ impl Event {
     fn clear(&mut self) {
         self.text.clear();
         self.tokens.clear();
+        self.logprobs.clear();
+        self.top_tokens.clear();
+        self.top_logprobs.clear();
+        self.prompt_logprobs.clear();
+        self.embedding.clear();
         self.finish = None;
         self.kind = EventKind::Output;
+    }
+
+    /// How many of `top_tokens` and `top_logprobs` belong to each of `tokens`.
+    pub fn n_top_logprobs(&self) -> usize {
+        self.top_tokens.len() / self.tokens.len().max(1)
+    }
+
+    fn append(&mut self, output: Output<'_>) {
+        self.text.push_str(output.text);
+        self.tokens.extend_from_slice(output.tokens);
+        self.logprobs.extend_from_slice(output.logprobs);
+        self.top_tokens.extend_from_slice(output.top_tokens);
+        self.top_logprobs.extend_from_slice(output.top_logprobs);
+        self.prompt_logprobs.extend_from_slice(output.prompt_logprobs);
+        self.embedding.extend_from_slice(output.embedding);
+    }
+
+    /// Becomes a copy of what waits, but for its end, which it takes.
+    fn copy(&mut self, pending: &mut Event) {
+        self.kind = pending.kind;
+        self.channel = pending.channel;
+        self.text.clone_from(&pending.text);
+        self.tokens.clone_from(&pending.tokens);
+        self.logprobs.clone_from(&pending.logprobs);
+        self.top_tokens.clone_from(&pending.top_tokens);
+        self.top_logprobs.clone_from(&pending.top_logprobs);
+        self.prompt_logprobs.clone_from(&pending.prompt_logprobs);
+        self.embedding.clone_from(&pending.embedding);
+        self.finish = pending.finish.take();
     }
 }
 
@@ -137,6 +185,12 @@ pub(crate) struct Output<'a> {
     pub(crate) text: &'a str,
     /// Token ids.
     pub(crate) tokens: &'a [u32],
+    /// As those of an [`Event`].
+    pub(crate) logprobs: &'a [f32],
+    pub(crate) top_tokens: &'a [u32],
+    pub(crate) top_logprobs: &'a [f32],
+    pub(crate) prompt_logprobs: &'a [f32],
+    pub(crate) embedding: &'a [f32],
 }
 
 /// Where a mailbox announces that it has something, besides its own condition variable.
@@ -182,8 +236,7 @@ struct Choice {
 
 impl Choice {
     fn append(&mut self, output: Output<'_>) {
-        self.pending.text.push_str(output.text);
-        self.pending.tokens.extend_from_slice(output.tokens);
+        self.pending.append(output);
         self.full = true;
     }
 }
@@ -227,10 +280,16 @@ impl Mailbox {
         matches!(self.announce, Announce::Queue(_))
     }
 
-    /// Room for a whole completion, so that the decode step never allocates here.
-    pub(crate) fn reserve(&self, choice: usize, tokens: usize) {
+    /// Room for a whole completion, so that the decode step never allocates here; `top` is how many log probabilities
+    /// each token has beside its own, if it has any.
+    pub(crate) fn reserve(&self, choice: usize, tokens: usize, top: Option<usize>) {
         let mut s = self.lock();
         let pending = &mut s.choices[choice].pending;
+        if let Some(top) = top {
+            pending.logprobs.reserve(tokens);
+            pending.top_tokens.reserve(tokens * top);
+            pending.top_logprobs.reserve(tokens * top);
+        }
         pending.tokens.reserve(tokens);
         pending.text.reserve(tokens.saturating_mul(8));
     }
@@ -341,13 +400,8 @@ impl Mailbox {
         let c = &mut s.choices[choice];
         // A copy, so that the worker keeps the buffers that have room: its step does not allocate.
         let pending = &mut c.pending;
-        event.tag = tag;
-        event.kind = pending.kind;
-        event.choice = choice as u32;
-        event.channel = pending.channel;
-        event.text.clone_from(&pending.text);
-        event.tokens.clone_from(&pending.tokens);
-        event.finish = pending.finish.take();
+        event.copy(pending);
+        (event.tag, event.choice) = (tag, choice as u32);
         pending.clear();
         c.full = false;
         s.next = (choice + 1) % n;

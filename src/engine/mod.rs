@@ -3,10 +3,13 @@
 //! [`Engine::submit`] tokenizes on the caller's thread and never blocks on model work; the worker thread runs
 //! [`worker::Worker::step`] until nothing is left; events reach readers through mailboxes ([`event`]).
 
+mod alerts;
 pub mod evaluate;
 mod event;
+mod histogram;
 #[cfg(all(test, infer_models))]
 mod models;
+mod outputs;
 mod pace;
 mod policy;
 mod prefix;
@@ -16,6 +19,7 @@ mod request;
 mod sampling;
 mod schedule;
 mod sequence;
+mod speculation;
 mod state;
 mod stats;
 mod stop;
@@ -35,8 +39,10 @@ use std::time::{Duration, Instant};
 
 pub use crate::model::ComponentTimes;
 pub(crate) use policy::SCHEDULING_POLICIES;
+pub(crate) use speculation::SPECULATIONS;
 
 pub use event::{Channel, Event, EventKind, Finish, FinishReason, Poll};
+pub use histogram::{Histogram, HistogramKind};
 pub use queue::{Queue, Wake};
 pub use request::Request;
 pub use stats::Stats;
@@ -46,6 +52,7 @@ use crate::kernel::{Kernels, RowType};
 use crate::kv::prefix::Fingerprint;
 use crate::model::Model;
 use crate::options::{EngineOptions, LogLevel, LogRecord, OptionSet, RequestOptions};
+use alerts::{Alerts, Due};
 use queue::{Outbox, ReadyList};
 use sequence::{Ending, Sequence};
 use stats::Counters;
@@ -125,9 +132,9 @@ impl Engine {
         let machine = Facts {
             kernels: worker.kernels(),
             threads: worker.pool().threads(),
-            kv_type: worker.geometry().row_type(),
-            kv_token_bytes: worker.geometry().token_bytes(),
-            kv_block_bytes: worker.geometry().block_bytes(),
+            kv_type: worker.kv_type(),
+            kv_token_bytes: worker.token_bytes(),
+            kv_block_bytes: worker.kv.pool().geometry().block_bytes(),
             kv_budget: counters.kv_bytes_budget.load(Relaxed),
             fingerprint: worker.kv.index().map(|index| index.fingerprint().clone()),
         };
@@ -370,7 +377,9 @@ impl Engine {
                 worker.step(&|| self.shared.shutdown.load(Relaxed))
             }
         });
+        let alerts = worker.alerts.due();
         drop(worker);
+        self.shared.log_alerts(alerts);
         let inbox = self.shared.note_ended(ended);
         Ok(inbox.outstanding > 0 && !paused)
     }
@@ -380,14 +389,22 @@ impl Engine {
         self.shared.counters.snapshot()
     }
 
+    /// How often values fell into each bucket of a histogram. Reading does not slow the engine down.
+    pub fn histogram(&self, kind: HistogramKind) -> Histogram {
+        self.shared.counters.histograms.of(kind).read()
+    }
+
     /// What is on and what was measured, as text for people.
     pub fn summary(&self) -> String {
         report::summary(&self.shared)
     }
 
-    /// The counters as Prometheus text.
+    /// The counters and histograms in Prometheus' text format, version 0.0.4.
     pub fn metrics_text(&self) -> String {
-        report::metrics(&self.stats())
+        report::metrics(
+            &self.stats(),
+            &HistogramKind::ALL.map(|kind| self.histogram(kind)),
+        )
     }
 }
 
@@ -511,7 +528,9 @@ impl Shared {
             } else {
                 worker.step(&|| self.shutdown.load(Relaxed))
             };
+            let alerts = worker.alerts.due();
             drop(worker);
+            self.log_alerts(alerts);
             drop(self.note_ended(ended));
         }
     }
@@ -589,6 +608,12 @@ impl Shared {
         }
         drop(outbox);
         drop(self.note_ended(n));
+    }
+
+    fn log_alerts(&self, alerts: [Option<Due>; Alerts::KINDS]) {
+        if let Some(log) = &self.options.log {
+            alerts.iter().flatten().for_each(|alert| alert.log(log));
+        }
     }
 
     fn log(&self, level: LogLevel, message: &str) {

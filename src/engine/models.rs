@@ -33,12 +33,13 @@ fn produce(mailbox: &Arc<Mailbox>) {
         let output = Output {
             text: "x",
             tokens: &[token],
+            ..Output::default()
         };
         mailbox.push(0, output, &mut outbox);
     }
     let output = Output {
         text: "y",
-        tokens: &[],
+        ..Output::default()
     };
     mailbox.finish(0, output, finish(), &mut Outbox::default());
 }

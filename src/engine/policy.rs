@@ -55,6 +55,11 @@ impl Rank {
         }
     }
 
+    /// Whether it was not overtaken too often yet.
+    pub(super) fn patient(&self) -> bool {
+        self.patient
+    }
+
     /// Whether it is ahead for another reason than that it came first.
     pub(super) fn outranks(&self, other: &Rank) -> bool {
         (self.patient, self.order) < (other.patient, other.order)

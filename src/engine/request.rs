@@ -88,11 +88,16 @@ impl Drop for Request {
 pub(super) fn prepare(shared: &Arc<Shared>, mut options: RequestOptions) -> Result<Vec<Sequence>> {
     options.check()?;
     check_stops(&options)?;
+    check_outputs(&options)?;
+    if options.pooling().is_some() {
+        options.max_tokens = 0;
+    }
     if !options.stop.is_empty() {
         // Without text a stop string would never be found.
         shared.model.tokenizer()?;
     }
-    let n_vocab = shared.model.info().n_vocab;
+    let info = shared.model.info();
+    let n_vocab = info.n_vocab;
     let mut prompt = prompt_ids(shared, &mut options)?;
     if prompt.is_empty() {
         return Err(Error::InvalidArgument(
@@ -114,7 +119,19 @@ pub(super) fn prepare(shared: &Arc<Shared>, mut options: RequestOptions) -> Resu
     (0..options.n as u32)
         .map(|choice| {
             let (mailbox, cancelled) = (Arc::clone(&mailbox), Arc::clone(&cancelled));
-            Sequence::new(&options, &prompt, shared.context, choice, mailbox, cancelled)
+            let mut sequence = Sequence::new(
+                &options,
+                &prompt,
+                info,
+                shared.context,
+                choice,
+                mailbox,
+                cancelled,
+            )?;
+            if options.speculation && shared.options.draft_rows() > 0 {
+                sequence.speculate(&shared.options)?;
+            }
+            Ok(sequence)
         })
         .collect()
 }
@@ -123,7 +140,8 @@ pub(super) fn prepare(shared: &Arc<Shared>, mut options: RequestOptions) -> Resu
 fn fit(shared: &Shared, options: &RequestOptions, prompt: &mut Vec<u32>) -> Result<()> {
     let context = shared.context;
     if options.overflow() == ContextOverflow::Error {
-        if prompt.len() < context {
+        // A prompt that is only read may fill the context.
+        if prompt.len() + options.max_tokens.min(1) <= context {
             return Ok(());
         }
         let machine = &shared.machine;
@@ -145,6 +163,33 @@ fn fit(shared: &Shared, options: &RequestOptions, prompt: &mut Vec<u32>) -> Resu
     if prompt.len() > most {
         let keep = options.context_keep.min(most / 2);
         prompt.drain(keep..keep + prompt.len() - most);
+    }
+    Ok(())
+}
+
+/// Refuses outputs that exclude each other.
+fn check_outputs(options: &RequestOptions) -> Result<()> {
+    let refuse = |sentence: String| Err(Error::InvalidArgument(sentence));
+    if options.top_logprobs > 0 && !options.logprobs {
+        return refuse(format!(
+            "request option 'top_logprobs' is {}, which needs the option 'logprobs'",
+            options.top_logprobs
+        ));
+    }
+    if options.pooling().is_none() {
+        return Ok(());
+    }
+    let embedding = options.embedding;
+    for (name, given) in [
+        ("logprobs", options.logprobs),
+        ("prompt_logprobs", options.prompt_logprobs),
+        ("n", options.n > 1),
+    ] {
+        if given {
+            return refuse(format!(
+                "request option 'embedding' is {embedding}: an embedding is one, of the prompt, without tokens; leave the option '{name}' at its default"
+            ));
+        }
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::alerts::Alert;
 use super::policy::{Policy, Rank};
 use super::sampling::Sampled;
 use super::sequence::Sequence;
@@ -17,7 +18,7 @@ use super::worker::Worker;
 use crate::kv::prefix::Prefix;
 use crate::kv::{BLOCK_TOKENS, KvFull, SequenceId};
 use crate::memory::MemoryError;
-use crate::model::Row;
+use crate::model::{Row, Wants};
 
 /// Waiting requests that are compared; those behind them came later.
 const HORIZON: usize = 1024;
@@ -115,7 +116,7 @@ impl Worker {
             }
         }
         let cached = |s: &Sequence| match (self.policy, s.root) {
-            (Policy::CachedPrefix, Some(root)) => self.kv.find(root, &s.tokens).len(),
+            (Policy::CachedPrefix, Some(root)) => self.kv.find(root, s.findable()).len(),
             _ => 0,
         };
         let rank = |s: &Sequence| Rank::new(self.policy, self.max_overtaken, s, cached(s));
@@ -129,7 +130,8 @@ impl Worker {
     /// Whether the last running sequence has to go for one of this rank.
     fn yields_to(&self, rank: &Rank) -> bool {
         let last = self.running.last().map(|s| self.rank(s));
-        self.policy == Policy::Priority && last.is_some_and(|last| rank.outranks(&last))
+        let pushes = self.policy == Policy::Priority && rank.patient();
+        pushes && last.is_some_and(|last| rank.outranks(&last))
     }
 
     /// The longest cached prefix of a sequence with which it has room beside the running ones; `None` when it has none.
@@ -151,7 +153,7 @@ impl Worker {
             return (own <= available).then(Prefix::default);
         }
         let mut prefix = match sequence.root {
-            Some(root) => self.kv.find(root, &sequence.tokens),
+            Some(root) => self.kv.find(root, sequence.findable()),
             None => Prefix::default(),
         };
         let needed = |prefix: &Prefix| {
@@ -244,7 +246,7 @@ impl Worker {
         }
     }
 
-    /// Fills `rows`: one per generating sequence, and prompt tokens up to the chunk, in the order of rank. Answers the
+    /// Fills `rows`: one per generating sequence and draft, and prompt tokens up to the chunk, in the order of rank. Answers the
     /// numbers of prompt and of generated rows.
     pub(super) fn plan(&mut self, now: Instant) -> (usize, usize) {
         self.rows.clear();
@@ -262,9 +264,12 @@ impl Worker {
             let sequence = &self.running[index];
             let pending = sequence.pending();
             let reading = sequence.in_prefill();
+            // Each sequence after it may need one row of logits.
+            let others = self.running.len() - index - 1 + self.sampled.len();
+            let logit_rows = self.workspace.max_logit_rows().saturating_sub(others);
             let n = match reading {
                 _ if waits => 0,
-                true => pending.min(chunk - prefill),
+                true => sequence.rows_within(pending.min(chunk - prefill), logit_rows),
                 false => pending,
             };
             let Some(slot) = sequence.slot.filter(|_| n > 0) else {
@@ -280,35 +285,48 @@ impl Worker {
                     let bytes = full.needed * self.kv.pool().geometry().block_bytes();
                     self.running[index].failure =
                         Some(Arc::new(MemoryError::Exhausted { what, bytes }.into()));
+                    self.running[index].drop_drafts();
                     self.shares.push(0);
                     index += 1;
                     continue;
                 }
             }
+            let drafted = if reading {
+                0
+            } else {
+                self.make_room_for_drafts(index, slot)
+            };
             let sequence = &mut self.running[index];
             if let Some(waited) = sequence.start(now) {
-                Counters::add(&self.counters.queue_time, nanoseconds(waited));
-                Counters::raise(&self.counters.max_queue_time, nanoseconds(waited));
+                let waited = nanoseconds(waited);
+                self.counters.waited(waited);
+                self.alerts
+                    .check(Alert::QueueTime, waited, sequence.mailbox.tag());
                 if sequence.root.is_some() {
                     Counters::add(&self.counters.prefix_lookups, 1);
                     Counters::add(&self.counters.prefix_hit_tokens, sequence.cached as u64);
                 }
             }
-            for i in 0..n {
+            for i in 0..n + drafted {
                 let position = sequence.computed + i;
+                let token = sequence.tokens.get(position).copied();
+                let wants = match i < n {
+                    true => sequence.wants(position),
+                    false => Wants::Logits,
+                };
+                if wants == Wants::Logits {
+                    let len = position + 1;
+                    self.sampled.push(Sampled { sequence: index, len });
+                }
                 self.rows.push(Row {
-                    token: sequence.tokens[position],
+                    token: token.or_else(|| sequence.draft(i - n)).unwrap_or(0),
                     position: position as u32,
                     sequence: slot,
-                    wants_logits: i + 1 == pending,
+                    wants,
                 });
             }
-            if n == pending {
-                let len = sequence.tokens.len();
-                self.sampled.push(Sampled { sequence: index, len });
-            }
-            *(if reading { &mut prefill } else { &mut decode }) += n;
-            self.shares.push(n);
+            *(if reading { &mut prefill } else { &mut decode }) += n + drafted;
+            self.shares.push(n + drafted);
             index += 1;
         }
         (prefill, decode)

@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::event::{Finish, FinishReason, Mailbox, Output};
+use super::event::{Finish, FinishReason, Mailbox};
+use super::outputs::Outputs;
 use super::queue::Outbox;
+use super::speculation::Drafts;
 use super::stop::StopMatcher;
 use crate::error::{Error, Result};
 use crate::kv::prefix::{Key, Prefix};
 use crate::kv::{BLOCK_TOKENS, KvCache, SequenceId};
 use crate::memory;
-use crate::options::{ContextOverflow, RequestOptions};
+use crate::model::{ModelInfo, Wants};
+use crate::options::{ContextOverflow, EngineOptions, RequestOptions};
 use crate::sample::{NoiseKey, SamplingParams};
 use crate::tokenizer::{Detokenizer, Tokenizer};
 
@@ -40,6 +43,10 @@ pub(crate) struct Sequence {
     /// Tokens of the prompt that were not computed.
     pub(crate) cached: usize,
     pub(crate) params: SamplingParams,
+    /// What may come next; `None` when it is not to speculate.
+    pub(crate) drafts: Option<Drafts>,
+    /// Tokens at the end that are only tried.
+    tried: usize,
     seed: u64,
     n_prompt: usize,
     max_tokens: usize,
@@ -58,9 +65,12 @@ pub(crate) struct Sequence {
     submitted: Instant,
     started: Option<Instant>,
     first_token: Option<Instant>,
+    last_token: Option<Instant>,
     deadline: Option<Instant>,
     /// Why it cannot go on; it ends at the beginning of the next step.
     pub(crate) failure: Option<Arc<Error>>,
+    /// What it asks for beside text and tokens.
+    pub(crate) outputs: Outputs,
     /// Shown text not delivered yet, and working memory for the next piece.
     text: String,
     piece: String,
@@ -74,11 +84,27 @@ pub(crate) struct Ending {
     error: Option<Arc<Error>>,
 }
 
+/// How long a token took.
+pub(crate) enum TokenTime {
+    /// The first one, since the submission.
+    First(Duration),
+    /// Since the one before it.
+    Next(Duration),
+}
+
 impl Ending {
     pub(crate) fn plain(reason: FinishReason) -> Self {
         Self {
             reason,
             stop: None,
+            error: None,
+        }
+    }
+
+    fn stopped(stop: String) -> Self {
+        Self {
+            reason: FinishReason::Stop,
+            stop: Some(stop),
             error: None,
         }
     }
@@ -100,6 +126,7 @@ impl Sequence {
     pub(crate) fn new(
         options: &RequestOptions,
         prompt: &[u32],
+        info: &ModelInfo,
         context: usize,
         choice: u32,
         mailbox: Arc<Mailbox>,
@@ -108,7 +135,8 @@ impl Sequence {
         let max_len = prompt.len().saturating_add(options.max_tokens).min(context);
         let mut tokens = memory::with_capacity(max_len, "the tokens of a request")?;
         tokens.extend_from_slice(prompt);
-        mailbox.reserve(choice as usize, (max_len - prompt.len()).min(256));
+        let outputs = Outputs::new(options, prompt.len(), choice, info.n_embd, info.n_vocab)?;
+        mailbox.reserve(choice as usize, (max_len - prompt.len()).min(256), outputs.top());
         let now = Instant::now();
         Ok(Self {
             mailbox,
@@ -135,6 +163,8 @@ impl Sequence {
                 repetition_penalty: options.repetition_penalty,
                 repetition_window: options.repetition_window,
             },
+            drafts: None,
+            tried: 0,
             seed: options.seed,
             max_tokens: options.max_tokens,
             max_len,
@@ -149,14 +179,90 @@ impl Sequence {
             submitted: now,
             started: None,
             first_token: None,
+            last_token: None,
             deadline: (options.deadline_ms > 0)
                 .then(|| now.checked_add(Duration::from_millis(options.deadline_ms)))
                 .flatten(),
             failure: None,
+            outputs,
             text: String::with_capacity(256),
             piece: String::with_capacity(256),
             delivered: 0,
         })
+    }
+
+    /// Lets it speculate.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub(crate) fn speculate(&mut self, options: &EngineOptions) -> Result<()> {
+        self.drafts = Some(Drafts::new(options, self.max_len)?);
+        Ok(())
+    }
+
+    /// Drafts that it has use for: with the token after the last one they reach the end it has in any case.
+    pub(crate) fn room_for_drafts(&self) -> usize {
+        let left = (self.max_tokens - self.generated()).min(self.max_len - self.tokens.len());
+        left.saturating_sub(1)
+    }
+
+    /// Tokens that were dropped so that it could go on.
+    pub(crate) fn dropped(&self) -> usize {
+        self.dropped
+    }
+
+    /// The draft after so many others.
+    pub(crate) fn draft(&self, index: usize) -> Option<u32> {
+        self.drafts.as_ref()?.tokens.get(index).copied()
+    }
+
+    /// Does without drafts in this step.
+    pub(crate) fn drop_drafts(&mut self) {
+        if let Some(drafts) = &mut self.drafts {
+            drafts.tokens.clear();
+        }
+    }
+
+    /// Drafts of this step.
+    pub(crate) fn drafted(&self) -> usize {
+        self.drafts.as_ref().map_or(0, |drafts| drafts.tokens.len())
+    }
+
+    /// Counts the keys and values of the next draft, which was right.
+    pub(crate) fn keep_draft(&mut self, kv: &mut KvCache) {
+        if let Some(slot) = self.slot {
+            kv.advance(slot, 1);
+            self.computed += 1;
+        }
+    }
+
+    /// Appends a token to those it has, until [`Sequence::stop_trying`].
+    pub(crate) fn try_token(&mut self, token: u32) {
+        self.tokens.push(token);
+        self.tried += 1;
+    }
+
+    /// Likewise all of its drafts.
+    pub(crate) fn try_drafts(&mut self) {
+        if let Some(drafts) = &self.drafts {
+            self.tokens.extend_from_slice(&drafts.tokens);
+            self.tried += drafts.tokens.len();
+        }
+    }
+
+    /// Makes the tokens that were tried its drafts.
+    pub(crate) fn take_back_drafts(&mut self) {
+        if let Some(drafts) = &mut self.drafts {
+            let tried = &self.tokens[self.tokens.len() - self.tried..];
+            drafts.tokens.extend_from_slice(tried);
+        }
+        self.stop_trying();
+    }
+
+    /// Removes the tokens that were tried.
+    pub(crate) fn stop_trying(&mut self) {
+        self.tokens.truncate(self.tokens.len() - self.tried);
+        self.tried = 0;
     }
 
     /// Blocks it needs for its tokens, the next one and `growth` more.
@@ -191,11 +297,44 @@ impl Sequence {
         }
     }
 
-    /// Begins with what another completion holds of the same prompt. The last token is computed once more: its logits
-    /// are wanted.
+    /// Its tokens up to the first one whose row gives something that is wanted, that one included: what comes before it
+    /// may be taken from elsewhere. The row of the last one is always computed.
+    pub(crate) fn findable(&self) -> &[u32] {
+        let last = self.tokens.len() - 1;
+        &self.tokens[..=self.outputs.first_wanted().map_or(last, |first| first.min(last))]
+    }
+
+    /// What the row of the token at a position is computed for.
+    pub(crate) fn wants(&self, position: usize) -> Wants {
+        match self.outputs.wants(position) {
+            Wants::Nothing if position + 1 == self.tokens.len() && !self.only_reads() => Wants::Logits,
+            wants => wants,
+        }
+    }
+
+    /// The token after `len` of them, where it is scored rather than chosen.
+    pub(crate) fn scored(&self, len: usize) -> Option<u32> {
+        self.tokens.get(len).copied().filter(|_| len < self.goal)
+    }
+
+    /// As many of its next `n` rows as want no more than so many rows of logits.
+    pub(crate) fn rows_within(&self, n: usize, logit_rows: usize) -> usize {
+        let mut wanting =
+            (self.computed..self.computed + n).filter(|&position| self.wants(position) == Wants::Logits);
+        wanting
+            .nth(logit_rows)
+            .map_or(n, |position| position - self.computed)
+    }
+
+    /// Whether it ends when it has read its prompt.
+    pub(crate) fn only_reads(&self) -> bool {
+        self.max_tokens == 0
+    }
+
+    /// Begins with what another completion holds of the same prompt, up to the first row that is wanted.
     pub(crate) fn follow(&mut self, kv: &mut KvCache, from: SequenceId) {
         if let Some(slot) = self.slot {
-            let len = kv.len(from).min(self.tokens.len() - 1);
+            let len = kv.len(from).min(self.findable().len() - 1);
             kv.share(from, slot, len);
             self.begin_after(len);
         }
@@ -257,6 +396,9 @@ impl Sequence {
         self.computed = 0;
         self.goal = self.tokens.len();
         self.untouched = true;
+        if let Some(drafts) = &mut self.drafts {
+            drafts.forget();
+        }
     }
 
     /// Why it has to end whatever it would generate.
@@ -277,68 +419,49 @@ impl Sequence {
         self.deadline
     }
 
-    /// Takes a generated token. Answers how it ends, if it does, and the time to the first token if this is it.
-    pub(crate) fn accept(
-        &mut self,
-        token: u32,
-        tokenizer: Option<&Tokenizer>,
-        now: Instant,
-    ) -> (Option<Ending>, Option<Duration>) {
-        let first = self
-            .first_token
-            .is_none()
-            .then(|| now.saturating_duration_since(self.submitted));
+    /// Notes when a token came. Answers how long it took.
+    pub(crate) fn note_token(&mut self, now: Instant) -> TokenTime {
         self.first_token.get_or_insert(now);
+        match self.last_token.replace(now) {
+            None => TokenTime::First(now.saturating_duration_since(self.submitted)),
+            Some(last) => TokenTime::Next(now.saturating_duration_since(last)),
+        }
+    }
+
+    /// Takes a generated token. Answers how it ends, if it does.
+    pub(crate) fn accept(&mut self, token: u32, tokenizer: Option<&Tokenizer>) -> Option<Ending> {
         self.tokens.push(token);
         if !self.ignore_end && tokenizer.is_some_and(|t| t.is_end_of_generation(token)) {
-            return (Some(Ending::plain(FinishReason::EndOfGeneration)), first);
+            return Some(Ending::plain(FinishReason::EndOfGeneration));
         }
         if self.stop_ids.contains(&token) {
-            let stop = Some(token.to_string());
-            return (
-                Some(Ending {
-                    reason: FinishReason::Stop,
-                    stop,
-                    error: None,
-                }),
-                first,
-            );
+            return Some(Ending::stopped(token.to_string()));
         }
         if let Some(tokenizer) = tokenizer {
             self.piece.clear();
             self.detokenizer
                 .push(tokenizer, token, self.render_special, &mut self.piece);
             if let Some(stop) = self.stop.push(&self.piece, &mut self.text) {
-                let stop = Some(stop.to_string());
-                return (
-                    Some(Ending {
-                        reason: FinishReason::Stop,
-                        stop,
-                        error: None,
-                    }),
-                    first,
-                );
+                return Some(Ending::stopped(stop.to_string()));
             }
         }
         if self.generated() >= self.max_tokens {
-            return (Some(Ending::plain(FinishReason::Length)), first);
+            return Some(Ending::plain(FinishReason::Length));
         }
         let full = self.tokens.len() >= self.max_len;
         if full && self.overflow == ContextOverflow::Shift {
             self.shift();
-            return (None, first);
+            return None;
         }
-        (full.then(|| Ending::plain(FinishReason::Length)), first)
+        full.then(|| Ending::plain(FinishReason::Length))
     }
 
     /// Gives new text and tokens to the reader.
     pub(crate) fn deliver(&mut self, outbox: &mut Outbox) {
-        let output = Output {
-            text: &self.text,
-            tokens: self.undelivered(),
-        };
+        let output = self.outputs.beside(&self.text, self.undelivered());
         if !output.text.is_empty() || !output.tokens.is_empty() {
             self.mailbox.push(self.choice as usize, output, outbox);
+            self.outputs.delivered();
             self.delivered = self.generated();
             self.text.clear();
         }
@@ -346,6 +469,7 @@ impl Sequence {
 
     /// Gives the rest and the end to the reader. Its blocks must be released before.
     pub(crate) fn finish(mut self, ending: Ending, outbox: &mut Outbox) {
+        self.stop_trying();
         // A stop string ends the text exactly where it begins; otherwise nothing stays held back.
         if ending.stop.is_none() || self.stop_ids.contains(self.tokens.last().unwrap_or(&u32::MAX)) {
             self.piece.clear();
@@ -380,10 +504,7 @@ impl Sequence {
                 0.0
             },
         };
-        let output = Output {
-            text: &self.text,
-            tokens: self.undelivered(),
-        };
+        let output = self.outputs.beside(&self.text, self.undelivered());
         self.mailbox.finish(self.choice as usize, output, finish, outbox);
     }
 }

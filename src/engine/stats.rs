@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::event::FinishReason;
+use super::histogram::{HistogramKind, Recorders};
 pub(super) use crate::model::ComponentTimes;
 
 /// Unit of a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
     Count,
+    Bytes,
     Nanoseconds,
 }
 
@@ -35,6 +37,7 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $(pub(crate) $name: AtomicU64,)*
+            pub(super) histograms: Recorders,
         }
 
         impl Counters {
@@ -111,11 +114,11 @@ counters! {
     /// Decode: sampling.
     decode_sampling_time: Nanoseconds counter,
     /// Bytes of key/value blocks in use now.
-    kv_bytes_used: Count gauge,
+    kv_bytes_used: Bytes gauge,
     /// Most bytes of key/value blocks that were in use.
-    kv_bytes_peak: Count gauge,
+    kv_bytes_peak: Bytes gauge,
     /// Bytes of key/value blocks the engine may use.
-    kv_bytes_budget: Count gauge,
+    kv_bytes_budget: Bytes gauge,
     /// Tokens held in the key/value blocks in use now.
     kv_tokens_used: Count gauge,
     /// Caught panics of a step.
@@ -127,11 +130,35 @@ counters! {
     /// Blocks that the prefix cache gave up for others.
     prefix_evictions: Count counter,
     /// Bytes of key/value blocks that no request uses and the prefix cache keeps.
-    kv_bytes_cached: Count gauge,
+    kv_bytes_cached: Bytes gauge,
     /// Token slots of the key/value blocks in use now.
     kv_slots_used: Count gauge,
     /// Times that a running sequence gave up its memory or place to others.
     preemptions: Count counter,
+    /// Rows of generated tokens computed.
+    decode_rows: Count counter,
+    /// Calls of attention tile by tile: one per layer and step.
+    attention_tiled_calls: Count counter,
+    /// Calls of attention in two passes: one per layer and step.
+    attention_two_pass_calls: Count counter,
+    /// Requests that waited longer than alert_queue_time_ms.
+    alerts_queue_time: Count counter,
+    /// Requests whose first token took longer than alert_time_to_first_token_ms.
+    alerts_time_to_first_token: Count counter,
+    /// Tokens that took longer than alert_inter_token_ms.
+    alerts_inter_token_time: Count counter,
+    /// Times that the key/value memory in use rose above alert_kv_used_percent.
+    alerts_kv_used: Count counter,
+    /// Minutes with more preemptions than alert_preemptions_per_minute.
+    alerts_preemptions: Count counter,
+    /// Tokens held in the key/value blocks when most bytes of them were in use.
+    kv_tokens_peak: Count gauge,
+    /// Steps that verified proposed tokens.
+    speculative_steps: Count counter,
+    /// Tokens proposed and verified.
+    draft_tokens: Count counter,
+    /// Proposed tokens that were right.
+    accepted_tokens: Count counter,
 }
 
 impl Stats {
@@ -191,6 +218,25 @@ impl Counters {
 
     pub(crate) fn raise(counter: &AtomicU64, n: u64) {
         counter.fetch_max(n, Relaxed);
+    }
+
+    /// Adds a value to a histogram. Only who holds the worker does.
+    pub(super) fn record(&self, kind: HistogramKind, value: u64) {
+        self.histograms.of(kind).record(value);
+    }
+
+    /// Counts the time a request waited for its first step, in nanoseconds.
+    pub(super) fn waited(&self, time: u64) {
+        Self::add(&self.queue_time, time);
+        Self::raise(&self.max_queue_time, time);
+        self.record(HistogramKind::QueueTime, time);
+    }
+
+    /// Counts the time from a request's submission to its first token, in nanoseconds.
+    pub(super) fn answered(&self, time: u64) {
+        Self::add(&self.time_to_first_token, time);
+        Self::raise(&self.max_time_to_first_token, time);
+        self.record(HistogramKind::TimeToFirstToken, time);
     }
 
     /// Counts a request's end.

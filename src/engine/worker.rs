@@ -4,15 +4,20 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use super::alerts::Alerts;
 use super::event::FinishReason;
+use super::histogram::HistogramKind;
+use super::outputs::Chosen;
 use super::pace::Pace;
 use super::policy::Policy;
 use super::prefix::prefix_index;
 use super::queue::Outbox;
 use super::sampling::Sampled;
 use super::sequence::{Ending, Sequence};
+use super::speculation::{self, DraftModel, Speculation};
 use super::stats::{Counters, nanoseconds};
 use crate::error::{Error, Result};
 use crate::kernel::attention::Form;
@@ -30,8 +35,8 @@ pub(crate) struct Worker {
     pub(super) model: Arc<Model>,
     pub(super) kernels: &'static Kernels,
     pub(super) pool: Arc<ThreadPool>,
-    precision: Precision,
-    attention: Form,
+    pub(super) precision: Precision,
+    pub(super) attention: Form,
     pub(super) kv: KvCache,
     pub(super) workspace: Workspace,
     pub(super) samplers: Samplers,
@@ -49,8 +54,10 @@ pub(crate) struct Worker {
     pub(super) rows: Vec<Row>,
     /// The rows with logits, in row order.
     pub(super) sampled: Vec<Sampled>,
-    /// What was chosen for it; `None` where no logit was a number.
-    pub(super) chosen: Vec<Option<u32>>,
+    /// What was chosen or scored for it.
+    pub(super) chosen: Vec<Chosen>,
+    /// `None` when it is off.
+    pub(super) speculation: Option<Speculation>,
     /// Rows of this step per running sequence.
     pub(super) shares: Vec<usize>,
     pub(super) endings: Vec<Option<Ending>>,
@@ -58,6 +65,7 @@ pub(crate) struct Worker {
     ended: usize,
     outbox: Outbox,
     pub(super) counters: Arc<Counters>,
+    pub(super) alerts: Alerts,
 }
 
 /// What an engine with these options computes with; shared with evaluation outside an engine.
@@ -122,14 +130,41 @@ impl Worker {
         let n_vocab = model.info().n_vocab;
         let asked = options.context_length;
         let geometry = Geometry::new(machine.kv_type, body.layer_shapes())?;
-        let sequence = (asked.div_ceil(BLOCK_TOKENS) as u64).saturating_mul(geometry.block_bytes() as u64);
+        let drafting = match options.drafting_model() {
+            Some(draft) => {
+                speculation::check_vocabulary(&model, draft)?;
+                let shapes = draft.body()?.layer_shapes();
+                Some((draft, Geometry::new(machine.kv_type, shapes)?))
+            }
+            None if options.speculation == "draft" => {
+                return Err(Error::InvalidArgument(
+                    "engine option 'speculation': 'draft' needs a draft model, but none was set".to_string(),
+                ));
+            }
+            None => None,
+        };
+        let (own, more) = (
+            geometry.block_bytes() as u64,
+            drafting.as_ref().map_or(0, |(_, g)| g.block_bytes() as u64),
+        );
+        let sequence = (asked.div_ceil(BLOCK_TOKENS) as u64).saturating_mul(own + more);
         let share = Preset::named(options.preset).kv_share(memory::available());
         let budget = match options.kv_budget {
             0 => sequence
                 .saturating_mul(options.max_running as u64)
-                .min(share.max(geometry.block_bytes() as u64)),
+                .min(share.max(own + more)),
             n => n,
         };
+        // Both caches hold the same number of tokens.
+        let share = (u128::from(budget) * u128::from(more) / u128::from((own + more).max(1))) as u64;
+        let draft = match drafting {
+            Some((draft, geometry)) => {
+                let threads = machine.pool.threads();
+                Some(DraftModel::new(draft, options, geometry, share, threads)?)
+            }
+            None => None,
+        };
+        let budget = budget - share;
         let index = match options.prefix_cache {
             true => Some(prefix_index(&model, options, &machine, &geometry)?),
             false => None,
@@ -139,11 +174,13 @@ impl Worker {
             kv = kv.with_index(index);
         }
         let context = asked.min(kv.pool().capacity().saturating_mul(BLOCK_TOKENS));
-        let max_rows = options.prefill_chunk + options.max_running;
+        let widths = body.widths();
+        let max_rows = options.prefill_chunk + options.max_running + options.draft_rows();
+        let logit_rows = widths.logit_rows(options.max_running) + options.draft_rows();
         let workspace = Workspace::new(
-            &body.widths(),
+            &widths,
             max_rows,
-            options.max_running,
+            logit_rows,
             machine.pool.threads(),
             context,
             options.attention(),
@@ -151,10 +188,10 @@ impl Worker {
         let what = "the scheduler";
         Counters::set(
             &counters.kv_bytes_budget,
-            kv.pool().capacity() as u64 * kv.pool().geometry().block_bytes() as u64,
+            budget_of(&kv) + draft.as_ref().map_or(0, |draft| budget_of(&draft.kv)),
         );
         let worker = Self {
-            samplers: Samplers::new(n_vocab, machine.pool.threads().min(options.max_running))?,
+            samplers: Samplers::new(n_vocab, machine.pool.threads().min(logit_rows))?,
             kernels: machine.kernels,
             pool: machine.pool,
             precision: options.precision(),
@@ -173,12 +210,14 @@ impl Worker {
             preempted: VecDeque::from(memory::with_capacity(options.max_running, what)?),
             blocked: None,
             rows: memory::with_capacity(max_rows, what)?,
-            sampled: memory::with_capacity(options.max_running, what)?,
-            chosen: memory::with_capacity(options.max_running, what)?,
+            sampled: memory::with_capacity(logit_rows, what)?,
+            chosen: memory::with_capacity(logit_rows, what)?,
+            speculation: Speculation::new(options, draft),
             shares: memory::with_capacity(options.max_running, what)?,
             endings: memory::with_capacity(options.max_running, what)?,
             ended: 0,
             outbox: Outbox::with_capacity(2 * options.max_running)?,
+            alerts: Alerts::new(options, Arc::clone(&counters)),
             counters,
             model,
         };
@@ -193,13 +232,23 @@ impl Worker {
         &self.pool
     }
 
-    pub(crate) fn geometry(&self) -> &Geometry {
-        self.kv.pool().geometry()
+    pub(crate) fn kv_type(&self) -> RowType {
+        self.kv.pool().geometry().row_type()
+    }
+
+    /// Bytes of keys and values per token, those of a draft model included.
+    pub(crate) fn token_bytes(&self) -> usize {
+        let draft = self.speculation.as_ref().and_then(|s| s.draft.as_ref());
+        let draft = draft.map_or(0, |draft| draft.kv.pool().geometry().token_bytes());
+        self.kv.pool().geometry().token_bytes() + draft
     }
 
     /// Gives back cache memory that no sequence uses.
     pub(crate) fn trim(&mut self, bytes: u64) -> u64 {
-        let freed = self.kv.trim(bytes);
+        let mut freed = self.kv.trim(bytes);
+        if let Some(draft) = self.speculation.as_mut().and_then(|s| s.draft.as_mut()) {
+            freed += draft.kv.trim(bytes.saturating_sub(freed));
+        }
         self.publish_cache();
         freed
     }
@@ -263,6 +312,7 @@ impl Worker {
                 // The shares belong to sequences that moved: none can be trusted to be whole.
                 self.shares.clear();
             }
+            self.running.iter_mut().for_each(Sequence::stop_trying);
             self.fail_step(&error);
         }
         self.outbox.flush();
@@ -283,18 +333,25 @@ impl Worker {
         #[cfg(infer_faults)]
         crate::fault::panic_at("step");
         let begin = Instant::now();
+        let mut times = ComponentTimes::default();
+        self.propose(shutdown, &mut times);
         let (prefill_rows, decode_rows) = self.plan(begin);
         if self.rows.is_empty() {
             return;
         }
+        self.alerts
+            .check_memory(self.kv.pool().used(), self.kv.pool().capacity());
+        self.alerts.check_preemptions(begin);
         let mut times = ComponentTimes::default();
+        let drafted = self.running.iter().map(Sequence::drafted).sum::<usize>();
+        let generating = decode_rows - drafted;
         let (running, shares) = (&self.running, &self.shares);
         let cancelled = || {
             shutdown()
                 || running
                     .iter()
                     .zip(shares)
-                    .all(|(s, &n)| n == 0 || s.cancelled.load(std::sync::atomic::Ordering::Relaxed))
+                    .all(|(s, &n)| n == 0 || s.cancelled.load(Relaxed))
         };
         let mut step = Step {
             compute: Compute {
@@ -322,28 +379,38 @@ impl Worker {
             Err(e) => return self.fail_step(&Arc::new(e)),
         }
         self.advance();
+        self.take_states();
         let sampling = Instant::now();
         self.sample(sampling);
         times.sampling += nanoseconds(sampling.elapsed());
         self.hand_out();
 
         let c = &self.counters;
+        let batch = self.shares.iter().filter(|n| **n > 0).count() as u64;
         Counters::add(&c.steps, 1);
         Counters::add(&c.prompt_tokens, prefill_rows as u64);
-        Counters::raise(
-            &c.max_batch,
-            self.shares.iter().filter(|n| **n > 0).count() as u64,
-        );
+        Counters::add(&c.decode_rows, decode_rows as u64);
+        Counters::raise(&c.max_batch, batch);
+        let calls = match self.attention {
+            Form::Tiled => &c.attention_tiled_calls,
+            Form::TwoPass => &c.attention_two_pass_calls,
+        };
+        Counters::add(calls, self.model.info().n_layers as u64);
         let taken = begin.elapsed();
         c.add_step(&times, nanoseconds(taken), prefill_rows, decode_rows);
-        self.pace.record(decode_rows, prefill_rows, taken.as_secs_f64());
+        c.record(HistogramKind::BatchSize, batch);
+        c.record(HistogramKind::StepTime, nanoseconds(taken));
+        let seconds = taken.as_secs_f64();
+        self.pace.record(generating, prefill_rows, seconds);
+        self.record_speculation(prefill_rows, generating, drafted, seconds);
     }
 
     /// Notes that the keys and values of the step's rows are stored.
     fn advance(&mut self) {
         for index in 0..self.running.len() {
-            let n = self.shares.get(index).copied().unwrap_or(0);
             let sequence = &mut self.running[index];
+            // Those of drafts count when they turn out to be right.
+            let n = self.shares.get(index).map_or(0, |n| n - sequence.drafted());
             let Some(slot) = sequence.slot.filter(|_| n > 0) else {
                 continue;
             };
@@ -387,6 +454,9 @@ impl Worker {
                 None => self.kv.close(slot),
             }
         }
+        if let Some(draft) = self.speculation.as_mut().and_then(|s| s.draft.as_mut()) {
+            draft.forget_others(&self.running);
+        }
         self.blocked = None;
         self.publish_cache();
         self.finish(sequence, ending);
@@ -402,14 +472,24 @@ impl Worker {
     pub(super) fn publish_cache(&self) {
         let (pool, c) = (self.kv.pool(), &self.counters);
         let bytes = pool.geometry().block_bytes() as u64;
-        let used = pool.used() as u64 * bytes;
+        let draft = self.speculation.as_ref().and_then(|s| s.draft.as_ref());
+        let used = pool.used() as u64 * bytes + draft.map_or(0, DraftModel::bytes_used);
         Counters::set(&c.kv_bytes_used, used);
-        Counters::raise(&c.kv_bytes_peak, used);
-        Counters::set(&c.kv_tokens_used, self.kv.tokens() as u64);
+        let tokens = self.kv.tokens() as u64;
+        if used > c.kv_bytes_peak.load(Relaxed) {
+            Counters::set(&c.kv_bytes_peak, used);
+            Counters::set(&c.kv_tokens_peak, tokens);
+        }
+        Counters::set(&c.kv_tokens_used, tokens);
         Counters::set(&c.kv_slots_used, (pool.used() * BLOCK_TOKENS) as u64);
         Counters::set(&c.kv_bytes_cached, pool.cached() as u64 * bytes);
         let evictions = self.kv.index().map_or(0, PrefixIndex::evictions);
         Counters::set(&c.prefix_evictions, evictions);
         Counters::set(&c.running, self.running.len() as u64);
     }
+}
+
+/// Bytes that a cache may use.
+fn budget_of(kv: &KvCache) -> u64 {
+    kv.pool().capacity() as u64 * kv.pool().geometry().block_bytes() as u64
 }

@@ -9,6 +9,7 @@ use super::engine_options::infer_engine_options;
 use super::error::infer_error;
 use super::guard::{self, Failure, invalid};
 use super::handle::{self, Object, magic};
+use super::histogram::{self, infer_histogram};
 use super::model::infer_model;
 use super::request::{RequestState, infer_request};
 use super::request_options::infer_request_options;
@@ -412,6 +413,35 @@ pub unsafe extern "C" fn infer_engine_stats(
     unsafe { guard::call("infer_engine_stats", error, body) }
 }
 
+/// Fills histogram with how often values fell into each bucket; kind is an infer_histogram_kind. Reading it does not slow
+/// the engine down.
+///
+/// Errors: INFER_ERR_INVALID_ARGUMENT when histogram is NULL or too small, or when there is no such kind.
+/// Threads: any.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn infer_engine_histogram(
+    engine: *const infer_engine,
+    kind: u32,
+    histogram: *mut infer_histogram,
+    error: *mut *mut infer_error,
+) -> infer_status {
+    let body = || {
+        // SAFETY: the conventions of the header.
+        let (state, size) = unsafe {
+            (
+                handle::get(engine)?,
+                memory::struct_size(histogram.cast_const(), "histogram")?,
+            )
+        };
+        let ours = infer_histogram::from(&state.engine.histogram(histogram::kind_of(kind)?));
+        // SAFETY: `histogram` passed the check.
+        unsafe { memory::write_struct(&ours, histogram, size) };
+        Ok(infer_status::INFER_OK)
+    };
+    // SAFETY: the conventions of the header.
+    unsafe { guard::call("infer_engine_histogram", error, body) }
+}
+
 /// Copies a report for people into buffer: for each feature whether it is on, what the model's geometry predicts, and
 /// what was measured. See "Text out" above for buffer, capacity and needed; the report can grow between two calls, so
 /// leave some room.
@@ -436,8 +466,8 @@ pub unsafe extern "C" fn infer_engine_summary(
     unsafe { guard::call("infer_engine_summary", error, body) }
 }
 
-/// Copies the counters in Prometheus' text format into buffer. See infer_engine_summary() for buffer, capacity and
-/// needed.
+/// Copies the counters and histograms in Prometheus' text format into buffer. See infer_engine_summary() for buffer,
+/// capacity and needed.
 ///
 /// Errors: INFER_ERR_BUFFER_TOO_SMALL.
 /// Threads: any.

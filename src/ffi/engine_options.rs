@@ -7,6 +7,7 @@ use super::callback::{self, UserData, infer_free_callback};
 use super::error::infer_error;
 use super::guard;
 use super::handle::{self, Object, magic};
+use super::model::infer_model;
 use super::options;
 use super::status::infer_status;
 use super::threads::infer_threads;
@@ -154,6 +155,35 @@ pub unsafe extern "C" fn infer_engine_options_set_threads(
     };
     // SAFETY: the conventions of the header.
     unsafe { guard::call("infer_engine_options_set_threads", error, body) }
+}
+
+/// Gives engines created with these options a draft model: a smaller model with the same tokens, which proposes what one
+/// step of the engine's model verifies, so that the same tokens come sooner; NULL takes that back. The option speculation
+/// says whether it is used; auto does. The draft's key/value cache is a share of kv_budget. The model lives on until the
+/// last engine that uses it is freed.
+///
+/// Errors: those of every call; infer_engine_create() refuses a model with other tokens and names the first.
+/// Threads: one user of options at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn infer_engine_options_set_draft_model(
+    options: *mut infer_engine_options,
+    model: *const infer_model,
+    error: *mut *mut infer_error,
+) -> infer_status {
+    let body = || {
+        // SAFETY: the conventions of the header.
+        unsafe {
+            let options = handle::get_mut(options)?;
+            options.options.draft_model = if model.is_null() {
+                None
+            } else {
+                Some(Arc::clone(&handle::get(model)?.model))
+            };
+        }
+        Ok(infer_status::INFER_OK)
+    };
+    // SAFETY: the conventions of the header.
+    unsafe { guard::call("infer_engine_options_set_draft_model", error, body) }
 }
 
 fn deliver(

@@ -37,7 +37,7 @@ pub enum infer_channel {
 pub enum infer_finish_reason {
     /// It has not ended.
     INFER_FINISH_NONE = 0,
-    /// max_tokens were generated, or the context is full.
+    /// max_tokens were generated, or the context is full; also how an embedding ends.
     INFER_FINISH_LENGTH = 1,
     /// A stop text or stop id was found.
     INFER_FINISH_STOP = 2,
@@ -75,8 +75,8 @@ pub struct infer_event {
     pub tokens: *const u32,
     /// Number of tokens.
     pub n_tokens: usize,
-    /// An infer_finish_reason; INFER_FINISH_NONE unless kind is INFER_EVENT_FINISHED. This and all that follows is zero
-    /// before the end.
+    /// An infer_finish_reason; INFER_FINISH_NONE unless kind is INFER_EVENT_FINISHED. This and what follows, up to
+    /// decode_tokens_per_second, is zero before the end.
     pub finish_reason: u32,
     /// Always 0.
     pub reserved: u32,
@@ -101,9 +101,30 @@ pub struct infer_event {
     pub total_time_ns: u64,
     /// Generated tokens after the first, per second; 0 when there were fewer than two.
     pub decode_tokens_per_second: f64,
+    /// With the request option logprobs, the natural logarithm of the probability of each of tokens, by the model's
+    /// distribution before penalty and temperature; else NULL. This and the next three are there in every event with
+    /// tokens.
+    pub logprobs: *const f32,
+    /// With the request option top_logprobs, the ids of the most probable tokens, most probable first, ties by id:
+    /// n_top_logprobs for the first of tokens, then as many for the second, and so on; else NULL.
+    pub top_tokens: *const u32,
+    /// Log probabilities of top_tokens, in the same order; else NULL.
+    pub top_logprobs: *const f32,
+    /// How many of top_tokens and top_logprobs belong to each of tokens.
+    pub n_top_logprobs: usize,
+    /// With the request option prompt_logprobs, the log probability of each token of the prompt after those before it,
+    /// NaN for the first. They come once, in one event of choice 0; else NULL.
+    pub prompt_logprobs: *const f32,
+    /// Number of prompt_logprobs: the prompt's tokens, or 0.
+    pub n_prompt_logprobs: usize,
+    /// With the request option embedding, the prompt's embedding, in the event of the kind INFER_EVENT_FINISHED; else
+    /// NULL.
+    pub embedding: *const f32,
+    /// Numbers in embedding: the model's n_embd, or 0.
+    pub n_embedding: usize,
 }
 
-// SAFETY: repr(C), struct_size first, u32 fields come in pairs and so leave no padding, zero is a value of every field.
+// SAFETY: repr(C), struct_size first, u32 fields come in pairs, pointers and sizes in even numbers, and so leave no padding, zero is a value of every field.
 unsafe impl AbiStruct for infer_event {
     const NAME: &'static str = "infer_event";
     const MIN: usize = std::mem::offset_of!(infer_event, finish_reason);
@@ -198,6 +219,14 @@ impl Slots {
             time_to_first_token_ns: 0,
             total_time_ns: 0,
             decode_tokens_per_second: 0.0,
+            logprobs: pointer(&event.logprobs),
+            top_tokens: pointer(&event.top_tokens),
+            top_logprobs: pointer(&event.top_logprobs),
+            n_top_logprobs: event.n_top_logprobs(),
+            prompt_logprobs: pointer(&event.prompt_logprobs),
+            n_prompt_logprobs: event.prompt_logprobs.len(),
+            embedding: pointer(&event.embedding),
+            n_embedding: event.embedding.len(),
         };
         if let Some(finish) = &event.finish {
             let nanoseconds = |d: std::time::Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
@@ -232,6 +261,14 @@ impl Slots {
             // SAFETY: element i of an array with at least n elements that are `stride` bytes apart.
             unsafe { memory::write_struct(&ours, events.byte_add(i * stride), stride) };
         }
+    }
+}
+
+/// NULL where there is nothing.
+fn pointer<T>(values: &[T]) -> *const T {
+    match values {
+        [] => std::ptr::null(),
+        values => values.as_ptr(),
     }
 }
 

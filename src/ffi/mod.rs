@@ -28,6 +28,7 @@ mod fault;
 mod fork;
 mod guard;
 mod handle;
+mod histogram;
 mod kernels;
 mod memory;
 mod metadata;
@@ -54,6 +55,7 @@ pub use error::*;
 pub use event::*;
 #[cfg(infer_faults)]
 pub use fault::*;
+pub use histogram::*;
 pub use kernels::*;
 pub use metadata::*;
 pub use model::*;

@@ -120,6 +120,34 @@ pub struct infer_stats {
     pub kv_utilization: f64,
     /// Share of the prompt tokens that were found in the prefix cache, from 0 to 1.
     pub prefix_hit_share: f64,
+    /// Times that a running sequence gave up its memory or place to others.
+    pub preemptions: u64,
+    /// Rows of generated tokens computed.
+    pub decode_rows: u64,
+    /// Calls of attention tile by tile: one per layer and step.
+    pub attention_tiled_calls: u64,
+    /// Calls of attention in two passes: one per layer and step.
+    pub attention_two_pass_calls: u64,
+    /// Requests that waited longer than alert_queue_time_ms.
+    pub alerts_queue_time: u64,
+    /// Requests whose first token took longer than alert_time_to_first_token_ms.
+    pub alerts_time_to_first_token: u64,
+    /// Tokens that took longer than alert_inter_token_ms.
+    pub alerts_inter_token_time: u64,
+    /// Times that the key/value memory in use rose above alert_kv_used_percent.
+    pub alerts_kv_used: u64,
+    /// Minutes with more preemptions than alert_preemptions_per_minute.
+    pub alerts_preemptions: u64,
+    /// Tokens held in the key/value blocks when most bytes of them were in use.
+    pub kv_tokens_peak: u64,
+    /// Steps that verified proposed tokens.
+    pub speculative_steps: u64,
+    /// Tokens proposed and verified.
+    pub draft_tokens: u64,
+    /// Proposed tokens that were right.
+    pub accepted_tokens: u64,
+    /// Share of the proposed tokens that were right, from 0 to 1.
+    pub draft_acceptance: f64,
 }
 
 // SAFETY: repr(C), struct_size first, two u32 before fields of eight bytes leave no padding, zero is a value.
@@ -145,198 +173,91 @@ struct Counter {
     get: fn(&mut infer_stats) -> &mut u64,
 }
 
+const fn counter(name: &'static str, kind: Kind, get: fn(&mut infer_stats) -> &mut u64) -> Counter {
+    Counter { name, kind, get }
+}
+
 /// Every counter of the struct, in its order.
 const COUNTERS: &[Counter] = &[
-    Counter {
-        name: "requests_submitted",
-        kind: Kind::Count,
-        get: |s| &mut s.requests_submitted,
-    },
-    Counter {
-        name: "requests_refused",
-        kind: Kind::Count,
-        get: |s| &mut s.requests_refused,
-    },
-    Counter {
-        name: "requests_completed",
-        kind: Kind::Count,
-        get: |s| &mut s.requests_completed,
-    },
-    Counter {
-        name: "requests_cancelled",
-        kind: Kind::Count,
-        get: |s| &mut s.requests_cancelled,
-    },
-    Counter {
-        name: "requests_expired",
-        kind: Kind::Count,
-        get: |s| &mut s.requests_expired,
-    },
-    Counter {
-        name: "requests_failed",
-        kind: Kind::Count,
-        get: |s| &mut s.requests_failed,
-    },
-    Counter {
-        name: "running",
-        kind: Kind::Gauge,
-        get: |s| &mut s.running,
-    },
-    Counter {
-        name: "queued",
-        kind: Kind::Gauge,
-        get: |s| &mut s.queued,
-    },
-    Counter {
-        name: "steps",
-        kind: Kind::Count,
-        get: |s| &mut s.steps,
-    },
-    Counter {
-        name: "max_batch",
-        kind: Kind::Maximum,
-        get: |s| &mut s.max_batch,
-    },
-    Counter {
-        name: "prompt_tokens",
-        kind: Kind::Count,
-        get: |s| &mut s.prompt_tokens,
-    },
-    Counter {
-        name: "generated_tokens",
-        kind: Kind::Count,
-        get: |s| &mut s.generated_tokens,
-    },
-    Counter {
-        name: "queue_time",
-        kind: Kind::Count,
-        get: |s| &mut s.queue_time_ns,
-    },
-    Counter {
-        name: "max_queue_time",
-        kind: Kind::Maximum,
-        get: |s| &mut s.max_queue_time_ns,
-    },
-    Counter {
-        name: "time_to_first_token",
-        kind: Kind::Count,
-        get: |s| &mut s.time_to_first_token_ns,
-    },
-    Counter {
-        name: "max_time_to_first_token",
-        kind: Kind::Maximum,
-        get: |s| &mut s.max_time_to_first_token_ns,
-    },
-    Counter {
-        name: "prefill_time",
-        kind: Kind::Count,
-        get: |s| &mut s.prefill_time_ns,
-    },
-    Counter {
-        name: "decode_time",
-        kind: Kind::Count,
-        get: |s| &mut s.decode_time_ns,
-    },
-    Counter {
-        name: "prefill_embedding_time",
-        kind: Kind::Count,
-        get: |s| &mut s.prefill_embedding_time_ns,
-    },
-    Counter {
-        name: "prefill_attention_time",
-        kind: Kind::Count,
-        get: |s| &mut s.prefill_attention_time_ns,
-    },
-    Counter {
-        name: "prefill_ffn_time",
-        kind: Kind::Count,
-        get: |s| &mut s.prefill_ffn_time_ns,
-    },
-    Counter {
-        name: "prefill_projection_time",
-        kind: Kind::Count,
-        get: |s| &mut s.prefill_projection_time_ns,
-    },
-    Counter {
-        name: "prefill_sampling_time",
-        kind: Kind::Count,
-        get: |s| &mut s.prefill_sampling_time_ns,
-    },
-    Counter {
-        name: "decode_embedding_time",
-        kind: Kind::Count,
-        get: |s| &mut s.decode_embedding_time_ns,
-    },
-    Counter {
-        name: "decode_attention_time",
-        kind: Kind::Count,
-        get: |s| &mut s.decode_attention_time_ns,
-    },
-    Counter {
-        name: "decode_ffn_time",
-        kind: Kind::Count,
-        get: |s| &mut s.decode_ffn_time_ns,
-    },
-    Counter {
-        name: "decode_projection_time",
-        kind: Kind::Count,
-        get: |s| &mut s.decode_projection_time_ns,
-    },
-    Counter {
-        name: "decode_sampling_time",
-        kind: Kind::Count,
-        get: |s| &mut s.decode_sampling_time_ns,
-    },
-    Counter {
-        name: "kv_bytes_used",
-        kind: Kind::Gauge,
-        get: |s| &mut s.kv_bytes_used,
-    },
-    Counter {
-        name: "kv_bytes_peak",
-        kind: Kind::Gauge,
-        get: |s| &mut s.kv_bytes_peak,
-    },
-    Counter {
-        name: "kv_bytes_budget",
-        kind: Kind::Gauge,
-        get: |s| &mut s.kv_bytes_budget,
-    },
-    Counter {
-        name: "kv_tokens_used",
-        kind: Kind::Gauge,
-        get: |s| &mut s.kv_tokens_used,
-    },
-    Counter {
-        name: "panics",
-        kind: Kind::Count,
-        get: |s| &mut s.panics,
-    },
-    Counter {
-        name: "prefix_lookups",
-        kind: Kind::Count,
-        get: |s| &mut s.prefix_lookups,
-    },
-    Counter {
-        name: "prefix_hit_tokens",
-        kind: Kind::Count,
-        get: |s| &mut s.prefix_hit_tokens,
-    },
-    Counter {
-        name: "prefix_evictions",
-        kind: Kind::Count,
-        get: |s| &mut s.prefix_evictions,
-    },
-    Counter {
-        name: "kv_bytes_cached",
-        kind: Kind::Gauge,
-        get: |s| &mut s.kv_bytes_cached,
-    },
-    Counter {
-        name: "kv_slots_used",
-        kind: Kind::Gauge,
-        get: |s| &mut s.kv_slots_used,
-    },
+    counter("requests_submitted", Kind::Count, |s| &mut s.requests_submitted),
+    counter("requests_refused", Kind::Count, |s| &mut s.requests_refused),
+    counter("requests_completed", Kind::Count, |s| &mut s.requests_completed),
+    counter("requests_cancelled", Kind::Count, |s| &mut s.requests_cancelled),
+    counter("requests_expired", Kind::Count, |s| &mut s.requests_expired),
+    counter("requests_failed", Kind::Count, |s| &mut s.requests_failed),
+    counter("running", Kind::Gauge, |s| &mut s.running),
+    counter("queued", Kind::Gauge, |s| &mut s.queued),
+    counter("steps", Kind::Count, |s| &mut s.steps),
+    counter("max_batch", Kind::Maximum, |s| &mut s.max_batch),
+    counter("prompt_tokens", Kind::Count, |s| &mut s.prompt_tokens),
+    counter("generated_tokens", Kind::Count, |s| &mut s.generated_tokens),
+    counter("queue_time", Kind::Count, |s| &mut s.queue_time_ns),
+    counter("max_queue_time", Kind::Maximum, |s| &mut s.max_queue_time_ns),
+    counter("time_to_first_token", Kind::Count, |s| {
+        &mut s.time_to_first_token_ns
+    }),
+    counter("max_time_to_first_token", Kind::Maximum, |s| {
+        &mut s.max_time_to_first_token_ns
+    }),
+    counter("prefill_time", Kind::Count, |s| &mut s.prefill_time_ns),
+    counter("decode_time", Kind::Count, |s| &mut s.decode_time_ns),
+    counter("prefill_embedding_time", Kind::Count, |s| {
+        &mut s.prefill_embedding_time_ns
+    }),
+    counter("prefill_attention_time", Kind::Count, |s| {
+        &mut s.prefill_attention_time_ns
+    }),
+    counter("prefill_ffn_time", Kind::Count, |s| &mut s.prefill_ffn_time_ns),
+    counter("prefill_projection_time", Kind::Count, |s| {
+        &mut s.prefill_projection_time_ns
+    }),
+    counter("prefill_sampling_time", Kind::Count, |s| {
+        &mut s.prefill_sampling_time_ns
+    }),
+    counter("decode_embedding_time", Kind::Count, |s| {
+        &mut s.decode_embedding_time_ns
+    }),
+    counter("decode_attention_time", Kind::Count, |s| {
+        &mut s.decode_attention_time_ns
+    }),
+    counter("decode_ffn_time", Kind::Count, |s| &mut s.decode_ffn_time_ns),
+    counter("decode_projection_time", Kind::Count, |s| {
+        &mut s.decode_projection_time_ns
+    }),
+    counter("decode_sampling_time", Kind::Count, |s| {
+        &mut s.decode_sampling_time_ns
+    }),
+    counter("kv_bytes_used", Kind::Gauge, |s| &mut s.kv_bytes_used),
+    counter("kv_bytes_peak", Kind::Gauge, |s| &mut s.kv_bytes_peak),
+    counter("kv_bytes_budget", Kind::Gauge, |s| &mut s.kv_bytes_budget),
+    counter("kv_tokens_used", Kind::Gauge, |s| &mut s.kv_tokens_used),
+    counter("panics", Kind::Count, |s| &mut s.panics),
+    counter("prefix_lookups", Kind::Count, |s| &mut s.prefix_lookups),
+    counter("prefix_hit_tokens", Kind::Count, |s| &mut s.prefix_hit_tokens),
+    counter("prefix_evictions", Kind::Count, |s| &mut s.prefix_evictions),
+    counter("kv_bytes_cached", Kind::Gauge, |s| &mut s.kv_bytes_cached),
+    counter("kv_slots_used", Kind::Gauge, |s| &mut s.kv_slots_used),
+    counter("preemptions", Kind::Count, |s| &mut s.preemptions),
+    counter("decode_rows", Kind::Count, |s| &mut s.decode_rows),
+    counter("attention_tiled_calls", Kind::Count, |s| {
+        &mut s.attention_tiled_calls
+    }),
+    counter("attention_two_pass_calls", Kind::Count, |s| {
+        &mut s.attention_two_pass_calls
+    }),
+    counter("alerts_queue_time", Kind::Count, |s| &mut s.alerts_queue_time),
+    counter("alerts_time_to_first_token", Kind::Count, |s| {
+        &mut s.alerts_time_to_first_token
+    }),
+    counter("alerts_inter_token_time", Kind::Count, |s| {
+        &mut s.alerts_inter_token_time
+    }),
+    counter("alerts_kv_used", Kind::Count, |s| &mut s.alerts_kv_used),
+    counter("alerts_preemptions", Kind::Count, |s| &mut s.alerts_preemptions),
+    counter("kv_tokens_peak", Kind::Gauge, |s| &mut s.kv_tokens_peak),
+    counter("speculative_steps", Kind::Count, |s| &mut s.speculative_steps),
+    counter("draft_tokens", Kind::Count, |s| &mut s.draft_tokens),
+    counter("accepted_tokens", Kind::Count, |s| &mut s.accepted_tokens),
 ];
 
 impl infer_stats {
@@ -376,6 +297,7 @@ impl infer_stats {
         self.kv_utilization = ratio(self.kv_tokens_used, self.kv_slots_used);
         let prompts = self.prompt_tokens.saturating_add(self.prefix_hit_tokens);
         self.prefix_hit_share = ratio(self.prefix_hit_tokens, prompts);
+        self.draft_acceptance = ratio(self.accepted_tokens, self.draft_tokens);
         self
     }
 

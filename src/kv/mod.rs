@@ -76,6 +76,13 @@ impl KvCache {
         self.tables[sequence.index()].len()
     }
 
+    /// Blocks at the beginning that two sequences share.
+    pub fn common_blocks(&self, a: SequenceId, b: SequenceId) -> usize {
+        let (a, b) = (&self.tables[a.index()], &self.tables[b.index()]);
+        let pairs = a.blocks().iter().zip(b.blocks());
+        pairs.take_while(|(a, b)| a == b).count()
+    }
+
     /// Tokens held in the blocks in use; those of a block that several sequences share count once.
     pub fn tokens(&self) -> usize {
         let vacant: usize = self.tables.iter().map(BlockTable::vacant).sum();

@@ -3,8 +3,8 @@
 use super::step::{Compute, Row};
 use crate::error::Result;
 use crate::kernel::RowType;
-use crate::kernel::attention::{self, AttentionShape, Form, KeyValues, Run};
-use crate::kv::{KvCache, SequenceId};
+use crate::kernel::attention::{self, AttentionShape, CHUNK, Form, KeyValues, Run};
+use crate::kv::{BLOCK_TOKENS, KvCache, SequenceId};
 
 /// The cache as one layer's attention sees it.
 struct LayerCache<'a> {
@@ -49,19 +49,30 @@ pub fn attend(
     Ok(())
 }
 
-/// Neighbouring rows that continue each other, into `runs`, which has room for a run per row.
-pub fn find_runs(rows: &[Row], runs: &mut Vec<Run>) {
+/// Neighbouring rows that continue each other, into `runs`, which has room for a run per row. Single rows of sequences
+/// that share blocks know it.
+pub fn find_runs(cache: &KvCache, rows: &[Row], runs: &mut Vec<Run>) {
     runs.clear();
     for (i, row) in rows.iter().enumerate() {
         let (sequence, position) = (row.sequence.0, row.position as usize);
         match runs.last_mut() {
-            Some(run) if run.sequence == sequence && run.position + run.rows == position => run.rows += 1,
-            _ => runs.push(Run {
-                sequence,
-                first: i,
-                rows: 1,
-                position,
-            }),
+            Some(run) if run.sequence == sequence && run.position + run.rows == position => {
+                run.rows += 1;
+                run.shared = 0;
+            }
+            last => {
+                let common = last.map_or(0, |last| {
+                    let blocks = cache.common_blocks(SequenceId(last.sequence), row.sequence);
+                    (blocks * BLOCK_TOKENS).min(last.position).min(position)
+                });
+                runs.push(Run {
+                    sequence,
+                    first: i,
+                    rows: 1,
+                    position,
+                    shared: common / CHUNK,
+                });
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use config::{Config, ExpertConfig, RopeConfig, RopeScaling};
-pub use step::{Compute, Row, Step, Widths, Workspace};
+pub use step::{Compute, Row, Step, Wants, Widths, Workspace};
 pub use times::ComponentTimes;
 
 use crate::error::{Error, Result};
@@ -238,21 +238,28 @@ impl Model {
         let context = engine.context_length;
         let kv_type = RowType::from_name(engine.kv_type).unwrap_or(RowType::F16);
         let geometry = Geometry::new(kv_type, llama::layer_shapes(&config))?;
-        let sequence =
-            (context.div_ceil(crate::kv::BLOCK_TOKENS) as u64).saturating_mul(geometry.block_bytes() as u64);
+        // The weights of a draft model are there already.
+        let draft = match engine.drafting_model() {
+            Some(draft) => draft.draft_memory(&engine, kv_type)?,
+            None => (0, 0),
+        };
+        let block = geometry.block_bytes() as u64 + draft.0;
+        let sequence = (context.div_ceil(crate::kv::BLOCK_TOKENS) as u64).saturating_mul(block);
         let mut kv_cache = sequence.saturating_mul(engine.max_running as u64);
         if engine.kv_budget > 0 {
             kv_cache = kv_cache.min(engine.kv_budget);
         }
-        let rows = engine.prefill_chunk + engine.max_running;
+        let rows = engine.prefill_chunk + engine.max_running + engine.draft_rows();
+        let widths = llama::widths(&config);
         let workspace = Workspace::bytes(
-            &llama::widths(&config),
+            &widths,
             rows,
-            engine.max_running,
+            widths.logit_rows(engine.max_running) + engine.draft_rows(),
             engine.threads,
             context,
             engine.attention(),
-        );
+        )
+        .saturating_add(draft.1);
         let weights = gguf.data_bytes();
         let total = weights.saturating_add(kv_cache).saturating_add(workspace);
         Ok(MemoryEstimate {
@@ -261,6 +268,21 @@ impl Model {
             workspace,
             total,
         })
+    }
+
+    /// Bytes of a block of keys and values, and of workspace, that it takes as the draft of an engine.
+    fn draft_memory(&self, engine: &EngineOptions, kv_type: RowType) -> Result<(u64, u64)> {
+        let body = self.body()?;
+        let geometry = Geometry::new(kv_type, body.layer_shapes())?;
+        let workspace = Workspace::bytes(
+            &body.widths(),
+            engine.draft_model_rows(),
+            engine.max_running,
+            engine.threads,
+            engine.context_length,
+            engine.attention(),
+        );
+        Ok((geometry.block_bytes() as u64, workspace))
     }
 
     /// The options with what their preset chooses for this model on this machine.

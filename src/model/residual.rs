@@ -2,7 +2,7 @@
 
 use super::step::Compute;
 use crate::error::Result;
-use crate::kernel::{Activations, Forms};
+use crate::kernel::{Activations, Forms, Kernels};
 use crate::memory;
 
 /// The stream, and the output of the last block, which the norm before the next one adds to it on its way.
@@ -75,6 +75,16 @@ impl Residual {
             k.rms_norm(x, norm.weight, norm.epsilon, out);
         })?;
         Ok(())
+    }
+
+    /// Takes one normed row, with the last block's output, into `out`; it must be the last use of the row.
+    pub fn state(&mut self, kernels: &Kernels, norm: RmsNorm<'_>, row: usize, out: &mut [f32]) {
+        let range = row * self.width..(row + 1) * self.width;
+        let x = &mut self.x[range.clone()];
+        if self.pending {
+            kernels.add_in_place(x, &self.delta[range]);
+        }
+        kernels.rms_norm(x, norm.weight, norm.epsilon, out);
     }
 
     /// Keeps only these rows, given in ascending order; answers how many.

@@ -26,8 +26,19 @@ pub struct Row {
     pub position: u32,
     /// Whose keys and values.
     pub sequence: SequenceId,
-    /// Whether the logits after this token are needed.
-    pub wants_logits: bool,
+    /// What is needed of it besides its keys and values.
+    pub wants: Wants,
+}
+
+/// What a row is computed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wants {
+    /// Its keys and values only.
+    Nothing,
+    /// The logits after its token.
+    Logits,
+    /// The state after the final norm, which the output projection would make logits of.
+    State,
 }
 
 /// What computes: kernels of one CPU level, threads, the precision of quantized weights, and the form of attention.
@@ -154,10 +165,23 @@ impl Widths {
         }
     }
 
-    /// Values of workspace that a form of attention has use for.
-    fn partial(&self, attention: Form, threads: usize, positions: usize) -> usize {
+    /// Rows of logits for steps of so many sequences: one for each, and some for prompts of which all are wanted.
+    pub(crate) fn logit_rows(&self, sequences: usize) -> usize {
+        const BYTES: usize = 8 << 20;
+        const MOST: usize = 64;
+        sequences + (BYTES / (4 * self.n_vocab.max(1))).clamp(1, MOST)
+    }
+
+    /// The buffer of gates holds the states of a step when the layers are done with it.
+    fn gate(&self) -> usize {
+        self.n_ff.max(self.n_embd)
+    }
+
+    /// Values of workspace that a form of attention has use for, with up to `rows` sequences that share their beginning.
+    fn partial(&self, attention: Form, threads: usize, positions: usize, rows: usize) -> usize {
         let s = self.attention_shape();
-        attention.workspace_floats(s.n_heads, s.n_kv_heads, s.value_dim, threads, positions)
+        let floats = attention.workspace_floats(s.n_heads, s.n_kv_heads, s.value_dim, threads, positions);
+        floats.max(2 * rows * s.n_heads)
     }
 }
 
@@ -183,6 +207,8 @@ pub struct Workspace {
     logits: Vec<f32>,
     n_vocab: usize,
     n_logit_rows: usize,
+    n_embd: usize,
+    n_state_rows: usize,
 }
 
 impl Workspace {
@@ -213,10 +239,10 @@ impl Workspace {
             attended: buffer(w.attended)?,
             partial: memory::filled(
                 0.0,
-                w.partial(attention, threads, positions),
+                w.partial(attention, threads, positions, max_logit_rows),
                 "the workspace of attention",
             )?,
-            gate: buffer(w.n_ff)?,
+            gate: buffer(w.gate())?,
             up: buffer(w.n_ff)?,
             activations: Activations::new(max_rows, widest)?,
             hidden: Activations::new(max_rows, w.n_ff)?,
@@ -230,6 +256,8 @@ impl Workspace {
             )?,
             n_vocab: w.n_vocab,
             n_logit_rows: 0,
+            n_embd: w.n_embd,
+            n_state_rows: 0,
         })
     }
 
@@ -242,11 +270,12 @@ impl Workspace {
         positions: usize,
         attention: Form,
     ) -> u64 {
-        let per_row = 2 * w.n_embd + w.q + w.k + w.v + w.attended + 2 * w.n_ff + 2 * w.rope_pairs;
+        let per_row = 2 * w.n_embd + w.q + w.k + w.v + w.attended + w.n_ff + w.gate() + 2 * w.rope_pairs;
         let quantized = w.n_embd.max(w.attended) + w.n_ff;
         let experts = w.n_experts + w.n_experts_used * w.n_embd;
         let floats = max_rows * (per_row + experts) + max_logit_rows.min(max_rows) * w.n_vocab;
-        4 * (floats + w.partial(attention, threads, positions)) as u64 + (max_rows * quantized * 5 / 4) as u64
+        4 * (floats + w.partial(attention, threads, positions, max_logit_rows.min(max_rows))) as u64
+            + (max_rows * quantized * 5 / 4) as u64
     }
 
     /// Rows a step may have.
@@ -263,6 +292,11 @@ impl Workspace {
     pub fn logits(&mut self) -> (&mut [f32], usize) {
         (&mut self.logits[..self.n_logit_rows * self.n_vocab], self.n_vocab)
     }
+
+    /// The states of the rows that wanted them, in row order, and their width.
+    pub fn states(&self) -> (&[f32], usize) {
+        (&self.gate[..self.n_state_rows * self.n_embd], self.n_embd)
+    }
 }
 
 /// One step in the making.
@@ -273,7 +307,7 @@ pub struct Step<'a> {
     pub rows: &'a [Row],
     /// Keys and values.
     pub kv: &'a mut KvCache,
-    /// Buffers; holds the logits afterwards.
+    /// Buffers; holds the logits and states afterwards.
     pub workspace: &'a mut Workspace,
     /// Where the time went.
     pub times: &'a mut ComponentTimes,
@@ -284,7 +318,7 @@ pub struct Step<'a> {
 impl Step<'_> {
     /// Refuses a step that is too large for its workspace, and finds the rows that belong together.
     pub(super) fn begin(&mut self) -> Result<()> {
-        let logit_rows = self.rows.iter().filter(|r| r.wants_logits).count();
+        let logit_rows = self.rows.iter().filter(|r| r.wants == Wants::Logits).count();
         if self.rows.len() > self.workspace.max_rows || logit_rows > self.workspace.max_logit_rows {
             return Err(Error::InvalidArgument(format!(
                 "a step of {} rows with {logit_rows} rows of logits: the workspace has room for {} and {}",
@@ -293,7 +327,7 @@ impl Step<'_> {
                 self.workspace.max_logit_rows
             )));
         }
-        super::attention::find_runs(self.rows, &mut self.workspace.runs);
+        super::attention::find_runs(self.kv, self.rows, &mut self.workspace.runs);
         Ok(())
     }
 
@@ -325,14 +359,21 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Final norm and output projection of the rows that want logits.
+    /// Final norm of the rows that want their state, and output projection of those that want logits.
     pub(super) fn project(&mut self, norm: RmsNorm<'_>, output: &Weight) -> Result<()> {
         let start = Instant::now();
         let (compute, ws) = (self.compute, &mut *self.workspace);
-        let rows = self.rows.iter().enumerate();
-        let n = ws
-            .residual
-            .keep(rows.filter(|(_, r)| r.wants_logits).map(|(i, _)| i));
+        let wanting = |wants| {
+            let rows = self.rows.iter().enumerate();
+            rows.filter(move |(_, r)| r.wants == wants).map(|(i, _)| i)
+        };
+        ws.n_state_rows = 0;
+        let states = ws.gate.chunks_exact_mut(ws.n_embd.max(1));
+        for (row, state) in wanting(Wants::State).zip(states) {
+            ws.residual.state(compute.kernels, norm, row, state);
+            ws.n_state_rows += 1;
+        }
+        let n = ws.residual.keep(wanting(Wants::Logits));
         if n > 0 {
             let forms = compute.forms([output.ty()].into_iter());
             ws.residual.norm(&compute, norm, n, forms, &mut ws.activations)?;

@@ -8,10 +8,10 @@ pub mod preset;
 mod table;
 mod typed;
 
-pub use table::{CPU_LEVELS, KV_TYPES, MAX_TOKENS_LIMIT, TABLE};
+pub use table::{CPU_LEVELS, KV_TYPES, MAX_SPECULATION_TOKENS, MAX_TOKENS_LIMIT, TABLE};
 pub use typed::{
-    ContextOverflow, EngineOptions, LogCallback, LogLevel, LogRecord, ModelOptions, Prompt, RequestOptions,
-    ThreadsOptions,
+    ContextOverflow, EngineOptions, LogCallback, LogLevel, LogRecord, ModelOptions, Pooling, Prompt,
+    RequestOptions, ThreadsOptions,
 };
 
 /// The object an option belongs to.
@@ -263,7 +263,8 @@ mod tests {
     fn values_outside_the_range_are_refused_with_range_and_value() {
         let mut r = RequestOptions::default();
         for (name, value) in [
-            ("max_tokens", "0"),
+            ("top_logprobs", "21"),
+            ("embedding", "max"),
             ("max_tokens", "-1"),
             ("max_tokens", "99999999999"),
             ("temperature", "NaN"),

@@ -222,6 +222,11 @@ impl EngineOptions {
             },
             max_queued: or(self.max_queued, preset.max_queued),
             prefill_chunk: or(self.prefill_chunk, sized.prefill_chunk),
+            speculation: match (self.speculation, &self.draft_model) {
+                ("auto", Some(_)) => "draft",
+                ("auto", None) => "ngram",
+                (set, _) => set,
+            },
             ..self.clone()
         }
     }

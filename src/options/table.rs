@@ -2,8 +2,9 @@
 
 use super::preset::PRESET_NAMES;
 use super::{Kind, Object, OptionSpec};
-use crate::engine::SCHEDULING_POLICIES;
+use crate::engine::{SCHEDULING_POLICIES, SPECULATIONS};
 use crate::kv::prefix::policy::POLICY_NAMES;
+use crate::sample::MAX_TOP_LOGPROBS;
 
 const fn row(
     object: Object,
@@ -36,6 +37,9 @@ const fn float(min: f64, max: f64) -> Kind {
 /// Largest number of tokens a request can ask for.
 pub const MAX_TOKENS_LIMIT: u64 = i32::MAX as u64;
 
+/// Most tokens a sequence proposes in a step.
+pub const MAX_SPECULATION_TOKENS: usize = 16;
+
 /// Words for a CPU level, in the C API, the command and `INFER_CPU_LEVEL` alike.
 pub const CPU_LEVELS: &[&str] = &[
     "auto",
@@ -58,6 +62,9 @@ pub const KV_TYPES: &[&str] = &["auto", "f32", "f16", "bf16", "q8"];
 
 /// Words of the option `context_overflow`.
 pub const CONTEXT_OVERFLOWS: &[&str] = &["error", "truncate", "shift"];
+
+/// Words of the option `embedding`.
+pub const EMBEDDINGS: &[&str] = &["off", "mean", "last", "cls"];
 
 /// Every option there is.
 pub const TABLE: &[OptionSpec] = &[
@@ -217,6 +224,27 @@ pub const TABLE: &[OptionSpec] = &[
     ),
     row(
         Object::Engine,
+        "speculation",
+        Kind::Choice(SPECULATIONS),
+        "auto",
+        "Where tokens are proposed from that one step verifies together: ngram (what followed the last tokens when they came before, in the prompt or the answer), draft (the engine's draft model), off, or auto (draft when there is a draft model, otherwise ngram). Results do not depend on it.",
+    ),
+    row(
+        Object::Engine,
+        "speculation_tokens",
+        integer(1, MAX_SPECULATION_TOKENS as u64),
+        "8",
+        "Most tokens that a sequence proposes in a step.",
+    ),
+    row(
+        Object::Engine,
+        "speculation_adaptive",
+        Kind::Bool,
+        "true",
+        "Propose as many tokens as pay, by how many were right and how long steps were measured to take. false: always as many as possible, for comparing.",
+    ),
+    row(
+        Object::Engine,
         "flash_attention",
         Kind::Bool,
         "true",
@@ -237,11 +265,46 @@ pub const TABLE: &[OptionSpec] = &[
         "No scheduling thread: the host calls step until it reports that nothing is left to do.",
     ),
     row(
+        Object::Engine,
+        "alert_queue_time_ms",
+        integer(0, 1 << 40),
+        "0",
+        "Milliseconds a request may wait before it is begun: a longer wait is counted in alerts_queue_time and logged as a warning, once a second at most. 0 is no limit.",
+    ),
+    row(
+        Object::Engine,
+        "alert_time_to_first_token_ms",
+        integer(0, 1 << 40),
+        "0",
+        "The same for the time from submission to the first token, counted in alerts_time_to_first_token.",
+    ),
+    row(
+        Object::Engine,
+        "alert_inter_token_ms",
+        integer(0, 1 << 40),
+        "0",
+        "The same for the time between two tokens of a completion, counted in alerts_inter_token_time.",
+    ),
+    row(
+        Object::Engine,
+        "alert_kv_used_percent",
+        integer(0, 100),
+        "0",
+        "Percent of the memory for keys and values that requests may use: each time they rise above it is counted in alerts_kv_used and logged as a warning, once a second at most. 0 is no limit.",
+    ),
+    row(
+        Object::Engine,
+        "alert_preemptions_per_minute",
+        integer(0, 1 << 32),
+        "0",
+        "Preemptions a minute may have: one with more is counted in alerts_preemptions and logged as a warning. 0 is no limit.",
+    ),
+    row(
         Object::Request,
         "max_tokens",
-        integer(1, MAX_TOKENS_LIMIT),
+        integer(0, MAX_TOKENS_LIMIT),
         "256",
-        "Tokens to generate at most; the context may end a completion earlier.",
+        "Tokens to generate at most; the context may end a completion earlier. 0 only reads the prompt, to score it (prompt_logprobs) or to cache it.",
     ),
     row(
         Object::Request,
@@ -365,6 +428,41 @@ pub const TABLE: &[OptionSpec] = &[
     ),
     row(
         Object::Request,
+        "logprobs",
+        Kind::Bool,
+        "false",
+        "Give the log probability of each generated token: natural logarithms of the softmax of the logits, before penalty and temperature.",
+    ),
+    row(
+        Object::Request,
+        "top_logprobs",
+        integer(0, MAX_TOP_LOGPROBS as u64),
+        "0",
+        "With logprobs, also give this many of the most probable tokens at each place, at most the vocabulary.",
+    ),
+    row(
+        Object::Request,
+        "prompt_logprobs",
+        Kind::Bool,
+        "false",
+        "Give the log probability of each token of the prompt after those before it, with the first completion. The prompt is then computed even where it is cached.",
+    ),
+    row(
+        Object::Request,
+        "embedding",
+        Kind::Choice(EMBEDDINGS),
+        "off",
+        "Instead of generating, give an embedding of the prompt: the states after the model's final norm. mean: their mean over all tokens; last: that of the last token; cls: that of the first. All but last compute the prompt even where it is cached.",
+    ),
+    row(
+        Object::Request,
+        "embedding_normalize",
+        Kind::Bool,
+        "true",
+        "Divide an embedding by its Euclidean norm.",
+    ),
+    row(
+        Object::Request,
         "cache_prompt",
         Kind::Bool,
         "true",
@@ -376,6 +474,13 @@ pub const TABLE: &[OptionSpec] = &[
         Kind::Text,
         "",
         "Requests share cached prefixes only with requests of the same salt: a name per tenant keeps tenants from learning by timing what others asked.",
+    ),
+    row(
+        Object::Request,
+        "speculation",
+        Kind::Bool,
+        "true",
+        "Propose tokens for this request, where the engine does. Results do not depend on it.",
     ),
     row(
         Object::Request,

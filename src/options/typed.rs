@@ -60,7 +60,7 @@ option_struct! {
     }, {}
 }
 
-/// Receives structured log records of one engine.
+/// Receives structured log records of one engine. It must not call that engine: it may be called from inside it.
 pub type LogCallback = Arc<dyn Fn(&LogRecord<'_>) + Send + Sync>;
 
 /// One log record: a whole line.
@@ -107,12 +107,22 @@ option_struct! {
         f16_products: &'static str = Choice as same,
         prefix_cache: bool = Bool as same,
         prefix_policy: &'static str = Choice as same,
+        speculation: &'static str = Choice as same,
+        speculation_tokens: usize = Integer as to_usize,
+        speculation_adaptive: bool = Bool as same,
         flash_attention: bool = Bool as same,
         exact: bool = Bool as same,
         manual_step: bool = Bool as same,
+        alert_queue_time_ms: u64 = Integer as same,
+        alert_time_to_first_token_ms: u64 = Integer as same,
+        alert_inter_token_ms: u64 = Integer as same,
+        alert_kv_used_percent: u64 = Integer as same,
+        alert_preemptions_per_minute: u64 = Integer as same,
     }, {
         /// A pool shared with other engines; `None` creates one of `threads` threads.
         shared_threads: Option<Arc<crate::kernel::ThreadPool>>,
+        /// A smaller model with the same vocabulary that proposes tokens: see the option `speculation`.
+        draft_model: Option<Arc<crate::model::Model>>,
         /// Where log records go; `None` is silence.
         log: Option<LogCallback>,
     }
@@ -153,8 +163,14 @@ option_struct! {
         add_special: bool = Bool as same,
         parse_special: bool = Bool as same,
         render_special: bool = Bool as same,
+        logprobs: bool = Bool as same,
+        top_logprobs: usize = Integer as to_usize,
+        prompt_logprobs: bool = Bool as same,
+        embedding: &'static str = Choice as same,
+        embedding_normalize: bool = Bool as same,
         cache_prompt: bool = Bool as same,
         cache_salt: String = Text as same,
+        speculation: bool = Bool as same,
         tag: u64 = Integer as same,
     }, {
         /// What to continue.
@@ -179,7 +195,28 @@ pub enum ContextOverflow {
     Shift,
 }
 
+/// Which states of a prompt make its embedding: the option `embedding`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// The mean of all.
+    Mean,
+    /// The last token's.
+    Last,
+    /// The first token's, `cls`.
+    First,
+}
+
 impl RequestOptions {
+    /// The option `embedding`; `None` when it is off.
+    pub fn pooling(&self) -> Option<Pooling> {
+        match self.embedding {
+            "mean" => Some(Pooling::Mean),
+            "last" => Some(Pooling::Last),
+            "cls" => Some(Pooling::First),
+            _ => None,
+        }
+    }
+
     /// The option `context_overflow`.
     pub fn overflow(&self) -> ContextOverflow {
         match self.context_overflow {

@@ -5,6 +5,7 @@
 //! keep the shortest of the three prefixes.
 
 mod candidates;
+mod logprobs;
 mod noise;
 mod penalty;
 mod samplers;
@@ -14,6 +15,7 @@ use crate::kernel::Kernels;
 use crate::memory;
 use candidates::Candidate;
 
+pub use logprobs::{MAX_TOP_LOGPROBS, log_sum_exp, logprob, most_probable};
 pub use noise::uniform;
 pub use samplers::Samplers;
 
@@ -52,6 +54,8 @@ pub struct NoiseKey {
 pub struct Sampler {
     candidates: Vec<Candidate>,
     seen: penalty::Seen,
+    /// The logits as the model gave them, where the log probability of the choice is wanted.
+    raw: Vec<f32>,
 }
 
 impl Sampler {
@@ -63,6 +67,7 @@ impl Sampler {
         Ok(Self {
             candidates: memory::with_capacity(n_vocab, "sampling")?,
             seen: penalty::Seen::new(n_vocab)?,
+            raw: memory::with_capacity(n_vocab, "sampling")?,
         })
     }
 
@@ -97,6 +102,24 @@ impl Sampler {
         }
         candidates::keep_likely(&mut self.candidates, logits, total, params);
         Some(candidates::draw(&self.candidates, u).unwrap_or(best))
+    }
+
+    /// As [`Sampler::choose`], and answers the token's log probability; `top` gets the most probable tokens with theirs.
+    pub fn choose_scored(
+        &mut self,
+        kernels: &Kernels,
+        logits: &mut [f32],
+        params: &SamplingParams,
+        history: &[u32],
+        key: NoiseKey,
+        top: &mut [(u32, f32)],
+    ) -> Option<(u32, f32)> {
+        let log_sum = log_sum_exp(kernels, logits)?;
+        most_probable(kernels, logits, log_sum, top);
+        self.raw.clear();
+        self.raw.extend_from_slice(logits);
+        let id = self.choose(kernels, logits, params, history, key)?;
+        Some((id, logprob(self.raw[id as usize], log_sum)))
     }
 }
 

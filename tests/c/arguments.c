@@ -47,6 +47,45 @@ static void sizes(const infer_model *model, const infer_engine *engine, const in
   }
 }
 
+/* Kinds, sizes and quantiles that are none, and histograms that do not belong together. */
+static void histograms(const infer_engine *engine) {
+  static const uint32_t sizes[] = {0, 3, 16, sizeof(infer_histogram) - 1};
+  static const uint32_t kinds[] = {0, 6, 0xffffffff};
+  static const double quantiles[] = {-0.1, 1.1, NAN, INFINITY};
+  infer_error *error = NULL;
+  infer_histogram steps = INFER_HISTOGRAM_INIT, batches = INFER_HISTOGRAM_INIT, h;
+  double value = 7;
+  size_t i;
+  OK(infer_engine_histogram(engine, INFER_HISTOGRAM_STEP_TIME, &steps, &error));
+  OK(infer_engine_histogram(engine, INFER_HISTOGRAM_BATCH_SIZE, &batches, &error));
+  for (i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+    h = steps;
+    ARGUMENT(infer_engine_histogram(engine, kinds[i], &h, &error));
+    CHECK(memcmp(&h, &steps, sizeof h) == 0);
+    h.kind = kinds[i];
+    ARGUMENT(infer_histogram_quantile(&h, 0.5, &value, &error));
+  }
+  for (i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    h = steps;
+    h.struct_size = sizes[i];
+    ARGUMENT(infer_engine_histogram(engine, INFER_HISTOGRAM_STEP_TIME, &h, &error));
+    ARGUMENT(infer_histogram_quantile(&h, 0.5, &value, &error));
+    ARGUMENT(infer_histogram_delta(&steps, &steps, &h, &error));
+    ARGUMENT(infer_histogram_merge(&h, &steps, &error));
+  }
+  for (i = 0; i < sizeof quantiles / sizeof *quantiles; i++)
+    ARGUMENT(infer_histogram_quantile(&steps, quantiles[i], &value, &error));
+  h = steps;
+  h.n_buckets = SIZE_MAX;
+  ARGUMENT(infer_histogram_quantile(&h, 0.5, &value, &error));
+  ARGUMENT(infer_histogram_delta(&steps, &batches, &h, &error));
+  ARGUMENT(infer_histogram_merge(&steps, &batches, &error));
+  CHECK(value == 7);
+  h.struct_size = 4096;
+  OK(infer_histogram_delta(&steps, &steps, &h, &error));
+  CHECK(h.count == 0 && h.struct_size == 4096);
+}
+
 /* Every option refuses values of no type. */
 static void numbers(void) {
   static const char *const refused[] = {"nan", "inf", "-inf", "1e999", "", " ", "0x10", "1 2", "--1", "99999999999999999999999"};
@@ -237,6 +276,7 @@ int main(int argc, char **argv) {
   ARGUMENT(infer_request_next_many(request, 0, events, SIZE_MAX / 4, sizeof events[0], &n, &error));
 
   sizes(model, engine, request, argv[1]);
+  histograms(engine);
   numbers();
   enums(model);
   ids(model, engine, info.n_vocab);

@@ -122,6 +122,8 @@ int main(int argc, char **argv) {
   infer_event events[4];
   infer_event event = INFER_EVENT_INIT;
   infer_stats before = INFER_STATS_INIT, stats = INFER_STATS_INIT;
+  infer_histogram gaps = INFER_HISTOGRAM_INIT;
+  double median, largest;
   pthread_t thread;
   void *reason = NULL;
   size_t n = 0, needed = 0;
@@ -142,7 +144,9 @@ int main(int argc, char **argv) {
   CHECK(frees == 0);
   OK(infer_engine_options_set_threads(eo, threads, &error));
   infer_threads_free(threads);
+  OK(infer_engine_options_set_draft_model(eo, model, &error));
   OK(infer_engine_create(model, eo, &inner_engine, &error));
+  OK(infer_engine_options_set_draft_model(eo, NULL, &error));
   inner_request = submit(inner_engine, "Natasha", 100000 % 300);
   OK(infer_engine_options_set_log(eo, log_line, &frees, freed, &error));
   OK(infer_engine_create(model, eo, &engine, &error));
@@ -160,6 +164,22 @@ int main(int argc, char **argv) {
   CHECK(stats.decode_ffn_share > 0 && stats.decode_ffn_share < 1);
   OK(infer_stats_merge(&stats, &stats, &error));
   CHECK(stats.generated_tokens == 40);
+  OK(infer_engine_histogram(engine, INFER_HISTOGRAM_INTER_TOKEN_TIME, &gaps, &error));
+  CHECK(gaps.kind == INFER_HISTOGRAM_INTER_TOKEN_TIME && gaps.count >= 19 && gaps.sum > 0 && gaps.max > 0);
+  for (n = 0, i = 0; n < gaps.n_buckets; n++) {
+    CHECK(n == 0 || gaps.bounds[n] > gaps.bounds[n - 1]);
+    i += (int)gaps.counts[n];
+  }
+  CHECK((uint64_t)i == gaps.count && n <= INFER_HISTOGRAM_BUCKETS && gaps.bounds[n - 1] == UINT64_MAX);
+  OK(infer_histogram_quantile(&gaps, 0.5, &median, &error));
+  OK(infer_histogram_quantile(&gaps, 1, &largest, &error));
+  CHECK(median > 0 && median <= largest && largest == (double)gaps.max);
+  OK(infer_histogram_merge(&gaps, &gaps, &error));
+  CHECK(gaps.count == 2 * (uint64_t)i);
+  OK(infer_histogram_delta(&gaps, &gaps, &gaps, &error));
+  CHECK(gaps.count == 0 && gaps.sum == 0);
+  OK(infer_histogram_quantile(&gaps, 0.99, &median, &error));
+  CHECK(median == 0);
   OK(infer_engine_metrics_text(engine, NULL, 0, &needed, &error));
   text = malloc(needed + 1000);
   CHECK(text != NULL);

@@ -15,6 +15,8 @@ int main(void) {
   int fd = 0;
   infer_event event = INFER_EVENT_INIT;
   infer_stats stats = INFER_STATS_INIT;
+  infer_histogram histogram = INFER_HISTOGRAM_INIT;
+  double quantile;
   infer_model_info info = INFER_MODEL_INFO_INIT;
   infer_memory_estimate estimate = INFER_MEMORY_ESTIMATE_INIT;
   infer_option_info option = INFER_OPTION_INFO_INIT;
@@ -74,6 +76,8 @@ int main(void) {
   ARGUMENT(infer_engine_options_set_log(NULL, NULL, NULL, NULL, &error));
   ARGUMENT(infer_engine_options_set_threads(NULL, NULL, &error));
   HANDLE(infer_engine_options_set_threads(eo, bad_threads, &error));
+  ARGUMENT(infer_engine_options_set_draft_model(NULL, NULL, &error));
+  HANDLE(infer_engine_options_set_draft_model(eo, (infer_model *)(void *)eo, &error));
   ARGUMENT(infer_request_options_set(NULL, "seed", "1", &error));
   ANSWERS(INFER_ERR_INVALID_UTF8, infer_request_options_set(ro, "seed", "\xff", &error));
   ARGUMENT(infer_request_options_reset(NULL, &error));
@@ -93,7 +97,6 @@ int main(void) {
   ARGUMENT(infer_request_options_set_messages_json(NULL, "[]", 2, &error));
   ARGUMENT(infer_request_options_set_messages_json(ro, "{", 1, &error));
   ARGUMENT(infer_request_options_set_max_tokens(NULL, 1, &error));
-  ARGUMENT(infer_request_options_set_max_tokens(ro, 0, &error));
   ARGUMENT(infer_request_options_set_max_tokens(ro, UINT64_MAX, &error));
   ARGUMENT(infer_request_options_set_temperature(NULL, 1, &error));
   ARGUMENT(infer_request_options_set_temperature(ro, -1, &error));
@@ -179,6 +182,8 @@ int main(void) {
   ARGUMENT(infer_engine_step(NULL, &id, &error));
   ARGUMENT(infer_engine_stats(NULL, &stats, &error));
   HANDLE(infer_engine_stats(bad_engine, &stats, &error));
+  ARGUMENT(infer_engine_histogram(NULL, INFER_HISTOGRAM_STEP_TIME, &histogram, &error));
+  HANDLE(infer_engine_histogram(bad_engine, INFER_HISTOGRAM_STEP_TIME, &histogram, &error));
   ARGUMENT(infer_engine_summary(NULL, buffer, sizeof buffer, &length, &error));
   ARGUMENT(infer_engine_metrics_text(NULL, buffer, sizeof buffer, &length, &error));
   infer_engine_free(NULL);
@@ -216,6 +221,16 @@ int main(void) {
   ARGUMENT(infer_stats_merge(NULL, &stats, &error));
   stats.struct_size = 4;
   ARGUMENT(infer_stats_merge(&stats, &stats, &error));
+  /* One that no engine has filled has no kind. */
+  ARGUMENT(infer_histogram_quantile(NULL, 0.5, &quantile, &error));
+  ARGUMENT(infer_histogram_quantile(&histogram, 0.5, NULL, &error));
+  ARGUMENT(infer_histogram_quantile(&histogram, 0.5, &quantile, &error));
+  ARGUMENT(infer_histogram_delta(NULL, &histogram, &histogram, &error));
+  ARGUMENT(infer_histogram_delta(&histogram, NULL, &histogram, &error));
+  ARGUMENT(infer_histogram_delta(&histogram, &histogram, NULL, &error));
+  ARGUMENT(infer_histogram_merge(NULL, &histogram, &error));
+  ARGUMENT(infer_histogram_merge(&histogram, NULL, &error));
+  ARGUMENT(infer_histogram_merge(&histogram, &histogram, &error));
 
   /* Kernels. */
   ARGUMENT(infer_kernels_create("auto", NULL, &error));

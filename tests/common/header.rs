@@ -93,7 +93,7 @@ impl Header {
                     code: name.to_string(),
                     kind: Kind::Struct(fields),
                 });
-            } else if !line.starts_with("#define INFER_H")
+            } else if line != "#define INFER_H"
                 && (line.starts_with("#define ") || line.starts_with(|c: char| c.is_ascii_lowercase()))
                 && line != "extern \"C\" {"
             {
@@ -189,10 +189,12 @@ fn constant(code: &str) -> (String, String) {
     (name.to_string(), value.to_string())
 }
 
-/// Splits `type name`.
+/// Splits `type name` and `type name[length]`.
 fn typed(code: &str) -> (String, String) {
+    let (code, length) = code.split_at(code.find('[').unwrap_or(code.len()));
     let at = code.rfind([' ', '*']).unwrap() + 1;
-    (code[at..].to_string(), code[..at].trim_end().to_string())
+    let of = format!("{}{length}", code[..at].trim_end());
+    (code[at..].to_string(), of)
 }
 
 fn declaration(code: &str) -> (String, Kind) {

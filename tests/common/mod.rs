@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
 
 pub mod chat;
+pub mod prometheus;
 pub mod tiny;
 
 mod skip;

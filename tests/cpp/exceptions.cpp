@@ -229,6 +229,11 @@ void callbacks_are_called_and_contained(const char *path) {
     CHECK(engine.generate(greedy(4)).tokens.size() == 4);
   }
   CHECK(started > 0 && stopped == started && alive.use_count() == 1);
+
+  const auto drafting = infer::engine::create(
+      model, infer::engine_options().draft_model(model).set("speculation_adaptive", false).set("max_running", 1));
+  CHECK(drafting.generate(greedy(20)).tokens == infer::engine::create(model).generate(greedy(20)).tokens);
+  CHECK(drafting.stats().accepted_tokens > 0);
 }
 
 void models_answer_questions(const infer::model &model, const char *path) {
@@ -278,6 +283,10 @@ void engines_are_controlled(const infer::model &model) {
   const auto stats = engine.stats();
   CHECK(stats.requests_submitted == 2 && infer::stats_delta(stats, stats).requests_submitted == 0);
   CHECK(infer::stats_merge(stats, stats).requests_submitted == 4);
+  const auto gaps = engine.histogram(infer::histogram_kind::inter_token_time);
+  CHECK(gaps.count > 0 && infer::histogram_quantile(gaps, 1) == static_cast<double>(gaps.max));
+  CHECK(infer::histogram_delta(gaps, gaps).count == 0 && infer::histogram_merge(gaps, gaps).count == 2 * gaps.count);
+  THROWS(infer::status::invalid_argument, "0 to 1", infer::histogram_quantile(gaps, 2));
   CHECK(!engine.summary().empty() && engine.metrics_text().find("infer_") != std::string::npos);
   engine.cache_clear();
   engine.cache_clear("salt");

@@ -76,6 +76,28 @@ void a_stream_is_a_range(const infer::engine &engine) {
   CHECK(engine.generate(greedy(12))->tokens.size() == 12);
 }
 
+void outputs_come_with_their_tokens(const infer::model &model, const infer::engine &engine) {
+  auto options = greedy(6);
+  options.set("logprobs", "true").set("top_logprobs", "3").set("prompt_logprobs", "true");
+  auto request = engine.submit(options);
+  CHECK(request);
+  std::size_t scored = 0;
+  for (const infer::event &event : *request) {
+    CHECK(event.logprobs().size() == event.tokens().size());
+    for (std::size_t i = 0; i < event.tokens().size(); i++) {
+      CHECK(event.top_tokens(i).size() == 3 && event.top_logprobs(i).size() == 3);
+      CHECK(event.top_tokens(i)[0] == event.tokens()[i] && event.top_logprobs(i)[0] == event.logprobs()[i]);
+    }
+    CHECK(event.top_tokens(event.tokens().size()).empty() && event.embedding().empty());
+    scored += event.prompt_logprobs().size();
+  }
+  const auto whole = engine.generate(options);
+  CHECK(whole && whole->logprobs.size() == 6 && whole->prompt_logprobs.size() == scored);
+  CHECK(scored == whole->prompt_tokens && whole->embedding.empty());
+  const auto embedded = engine.generate(greedy(6).set("embedding", "mean"));
+  CHECK(embedded && embedded->tokens.empty() && embedded->embedding.size() == model.info()->n_embd);
+}
+
 void a_queue_reads_many(const infer::engine &engine) {
   auto queue = infer::queue::create().value();
   std::vector<infer::request> requests;
@@ -111,6 +133,7 @@ int main(int argc, char **argv) {
   calls_answer_results(model, engine);
   the_first_failure_of_options_is_kept(engine);
   a_stream_is_a_range(engine);
+  outputs_come_with_their_tokens(model, engine);
   a_queue_reads_many(engine);
   kernels_answer_results();
 }

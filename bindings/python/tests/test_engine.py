@@ -6,6 +6,7 @@ import gc
 import itertools
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -60,6 +61,37 @@ def test_events_stream_and_the_last_says_how_it_ended(engine: libinfer.Engine, m
     assert 0 < finish.time_to_first_token <= finish.total_time < 60 and finish.decode_tokens_per_second > 0
     whole = engine.generate(PROMPT, temperature=0, max_tokens=64)
     assert "".join(e.text for e in events) == whole.text == str(whole)
+
+
+def test_logprobs_come_with_their_tokens(engine: libinfer.Engine, model: libinfer.Model) -> None:
+    got = engine.generate(
+        PROMPT,
+        temperature=0,
+        max_tokens=8,
+        ignore_end_of_generation=True,
+        logprobs=True,
+        top_logprobs=3,
+        prompt_logprobs=True,
+    )
+    assert len(got.tokens) == len(got.logprobs) == len(got.top_logprobs) == 8
+    for token, logprob, top in zip(got.tokens, got.logprobs, got.top_logprobs):
+        assert top[0] == (token, logprob) and len(top) == 3 and 0 > top[0][1] >= top[1][1] >= top[2][1]
+    assert len(got.prompt_logprobs) == got.finish.prompt_tokens
+    assert math.isnan(got.prompt_logprobs[0]) and all(x < 0 for x in got.prompt_logprobs[1:])
+    # A completion is scored as it was generated.
+    whole = engine.generate(model.tokenize(PROMPT) + got.tokens, max_tokens=0, prompt_logprobs=True)
+    assert whole.prompt_logprobs[-8:] == got.logprobs and whole.tokens == []
+    with pytest.raises(libinfer.InvalidArgumentError, match="top_logprobs"):
+        engine.generate(PROMPT, top_logprobs=3)
+
+
+def test_embeddings_are_normalized_states(engine: libinfer.Engine, model: libinfer.Model) -> None:
+    for pooling in ("mean", "last", "cls"):
+        got = engine.generate(PROMPT, embedding=pooling)
+        raw = engine.generate(PROMPT, embedding=pooling, embedding_normalize=False).embedding
+        norm = math.sqrt(sum(x * x for x in raw))
+        assert len(got.embedding) == model.info.n_embd and got.tokens == []
+        assert got.embedding == pytest.approx([x / norm for x in raw], abs=1e-6)
 
 
 def test_text_ids_and_bytes_are_the_same_prompt(engine: libinfer.Engine, model: libinfer.Model) -> None:
@@ -307,6 +339,16 @@ def test_a_request_keeps_what_it_needs(model: libinfer.Model) -> None:
     assert request.result().tokens == expected
 
 
+def test_a_draft_model_proposes(model: libinfer.Model) -> None:
+    expected = libinfer.Engine(model).generate(PROMPT, temperature=0, max_tokens=40).tokens
+    with libinfer.Engine(model, draft=libinfer.Model(MODEL), speculation_adaptive=False) as engine:
+        assert engine.generate(PROMPT, temperature=0, max_tokens=40).tokens == expected
+        assert engine.drain()
+        stats = engine.stats()
+        assert 0 < stats.accepted_tokens == stats.draft_tokens and stats.draft_acceptance == 1
+        assert "speculation: draft" in engine.summary()
+
+
 def test_engines_share_a_pool_and_hooks_run_on_its_threads(model: libinfer.Model) -> None:
     started: list[tuple[int, int]] = []
     stopped: list[int] = []
@@ -377,6 +419,22 @@ def test_stats_count_subtract_and_add(engine: libinfer.Engine) -> None:
     assert after.as_dict()["generated_tokens"] == 24 and "generated_tokens=24" in repr(after)
     assert "24" in engine.metrics_text() and "# TYPE" in engine.metrics_text()
     assert len(engine.summary()) > 100
+
+
+def test_histograms_count_subtract_and_add(engine: libinfer.Engine) -> None:
+    kinds = libinfer.HistogramKind
+    before = engine.histogram(kinds.INTER_TOKEN_TIME)
+    engine.generate(PROMPT, max_tokens=16, ignore_end_of_generation=True)
+    gaps, firsts = engine.histogram(kinds.INTER_TOKEN_TIME), engine.histogram(kinds.TIME_TO_FIRST_TOKEN)
+    assert (before.count, gaps.count, firsts.count) == (0, 15, 1)
+    assert gaps.kind is kinds.INTER_TOKEN_TIME and "INTER_TOKEN_TIME, count=15" in repr(gaps)
+    assert sum(gaps.counts) == 15 and gaps.bounds == sorted(gaps.bounds) and gaps.bounds[-1] == 2**64 - 1
+    assert 0 < gaps.quantile(0.5) <= gaps.quantile(0.99) <= gaps.quantile(1) == gaps.max <= gaps.sum
+    assert (gaps - gaps).count == 0 and (gaps + gaps).count == 30 and gaps.count == 15
+    with pytest.raises(libinfer.InvalidArgumentError, match="same kind"):
+        gaps + firsts
+    with pytest.raises(libinfer.InvalidArgumentError, match="0 to 1"):
+        gaps.quantile(2)
 
 
 def test_drain_refuses_and_resume_takes_again(engine: libinfer.Engine) -> None:

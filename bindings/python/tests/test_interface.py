@@ -14,6 +14,7 @@ import pytest
 import libinfer
 from conftest import MODEL, ROOT
 from libinfer import _c, _errors, _event
+from libinfer._histogram import Histogram
 from libinfer._stats import Stats
 
 HEADER = (ROOT / "include" / "infer.h").read_text()
@@ -59,6 +60,7 @@ def test_every_function_is_declared_with_its_arguments() -> None:
         ("infer_memory_estimate", _c.MemoryEstimateStruct),
         ("infer_event", _c.EventStruct),
         ("infer_stats", Stats),
+        ("infer_histogram", Histogram),
     ],
 )
 def test_structs_have_the_fields_of_the_header(name: str, struct: type[ctypes.Structure]) -> None:
@@ -66,9 +68,13 @@ def test_structs_have_the_fields_of_the_header(name: str, struct: type[ctypes.St
     assert match is not None
     fields = [f.strip() for f in match.group(1).split(";") if f.strip()]
     declared = [(field[0].lstrip("_"), field[1]) for field in struct._fields_]
-    assert [re.split(r"[ *]", f)[-1] for f in fields] == [field for field, _ in declared]
+    assert [re.split(r"[ *]", f)[-1].split("[")[0] for f in fields] == [field for field, _ in declared]
     for text, (field, ctype) in zip(fields, declared):
-        if "*" in text:
+        if "[" in text:
+            length = re.search(r"#define INFER_HISTOGRAM_BUCKETS (\d+)", HEADER)
+            assert length is not None and text == f"uint64_t {field}[INFER_HISTOGRAM_BUCKETS]"
+            assert ctype is ctypes.c_uint64 * int(length.group(1)), field
+        elif "*" in text:
             assert ctypes.sizeof(ctype) == ctypes.sizeof(ctypes.c_void_p), field
         else:
             assert ctype is C_TYPES[text.split(" ")[0]], field
@@ -101,6 +107,8 @@ def test_constants_are_those_of_the_header() -> None:
     assert f"INFER_ABI_VERSION {_c.ABI_VERSION}\n" in HEADER
     assert f'INFER_VERSION "{libinfer.version}"' in HEADER
     assert _c.lib.infer_version().decode() == libinfer.version
+    for kind in libinfer.HistogramKind:
+        assert f"INFER_HISTOGRAM_{kind.name} = {kind.value}," in HEADER
     assert "INFER_ROPE_ADJACENT = 1," in HEADER and "INFER_ROPE_NEOX = 2," in HEADER
     manifest = (Path(__file__).parents[1] / "pyproject.toml").read_text()
     assert f'version = "{libinfer.version}"' in manifest

@@ -2,6 +2,7 @@
 
 mod job;
 mod results;
+mod statistics;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -47,7 +48,8 @@ pub struct Args {
     /// GGUF file of the model.
     #[arg(long, short, value_name = "PATH")]
     model: Option<PathBuf>,
-    /// Print a line of statistics on standard error at the end.
+    /// Print statistics on standard error at the end: a line about the run, and a table of batch sizes and latencies.
+    /// With --json they are in the object on standard output too.
     #[arg(long)]
     stats: bool,
     #[command(flatten)]
@@ -146,9 +148,12 @@ pub fn run(args: &Args, json: bool) -> Outcome {
             load_time.as_secs_f64(),
         );
         log::line("batch", &line);
+        for line in statistics::table(&engine) {
+            log::line("batch", &line);
+        }
     }
     if json {
-        Output::new().json(&json!({
+        let mut summary = json!({
             "output": args.output.to_string_lossy(),
             "lines": counts.lines,
             "failed": counts.failed,
@@ -157,7 +162,11 @@ pub fn run(args: &Args, json: bool) -> Outcome {
             "prompt_tokens": stats.prompt_tokens,
             "generated_tokens": stats.generated_tokens,
             "seconds": seconds,
-        }))?;
+        });
+        if args.stats {
+            summary["statistics"] = statistics::object(&engine);
+        }
+        Output::new().json(&summary)?;
     }
     if interrupted {
         return Ok(INTERRUPTED);

@@ -548,7 +548,7 @@ fn print(out: &mut Output, figures: &[Figure]) -> Result<(), Failure> {
 }
 
 /// Three digits, or all before the point.
-fn short(v: f64) -> String {
+pub(super) fn short(v: f64) -> String {
     match v.abs() {
         a if a >= 100.0 || a == 0.0 => format!("{v:.0}"),
         a if a >= 10.0 => format!("{v:.1}"),

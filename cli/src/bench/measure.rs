@@ -36,6 +36,10 @@ impl Bench {
     /// An engine with these options, which steps by hand.
     pub fn new(model: Arc<Model>, mut options: EngineOptions) -> infer::Result<Self> {
         options.manual_step = true;
+        // Prompts beside sequences that have theirs get whole chunks, or those would be far ahead when the last is computed.
+        options.prefill_budget = 0.0;
+        // Every step brings one token of each sequence.
+        options.speculation = "off";
         let n_vocab = u32::try_from(model.info().n_vocab).unwrap_or(u32::MAX);
         Ok(Self {
             engine: Engine::new(model, options)?,

@@ -9,6 +9,8 @@
 //! block of keys and values is read once for all of them; where there are few rows for the threads, it takes some of the
 //! chunks only.
 //!
+//! Sequences that begin with the same blocks attend to these together.
+//!
 //! [`attend_two_pass`] is the plain form, for comparison; a [`Form`] is one of the two.
 
 #![allow(
@@ -19,6 +21,7 @@
 mod form;
 mod plain;
 mod plan;
+mod shared;
 mod tile;
 
 pub use super::generic::attention::{BLOCK, CHUNK};
@@ -28,6 +31,7 @@ pub use form::Form;
 pub use plain::{attend_two_pass, two_pass_floats};
 pub use plan::workspace_floats;
 use plan::{Plan, nth_row};
+use shared::{SharedPlan, chunks_of};
 use tile::{Stats, bf16_products, merge, most_queries};
 
 /// Most elements of a key or value.
@@ -66,6 +70,9 @@ pub struct Run {
     pub rows: usize,
     /// Position of the first row; it sees the positions up to and with its own.
     pub position: usize,
+    /// How many of its first chunks of [`CHUNK`] positions are the same blocks as those of the run before it. All its rows
+    /// see the whole of them. 0 is always right.
+    pub shared: usize,
 }
 
 /// Where keys and values lie: blocks of [`BLOCK`] positions per key/value head, all of one type.
@@ -109,11 +116,44 @@ pub fn attend(
         pool.threads(),
         workspace.len(),
     );
+    let rows = runs.iter().map(|r| r.first + r.rows).max().unwrap_or(0);
+    let sharing = plan.ranges == 1
+        && s.window.is_none()
+        && 2 * rows * s.n_heads <= workspace.len()
+        && runs.iter().any(|run| run.shared > 0);
     let (out, partial) = (Output(out.as_mut_ptr()), Output(workspace.as_mut_ptr()));
+    // SAFETY: rows and heads of the tasks of a job are disjoint parts of the output, which this function holds exclusively.
+    let output =
+        |row: usize, head: usize| unsafe { out.part((row * s.n_heads + head) * s.value_dim, s.value_dim) };
+    // SAFETY: likewise; there is room as `sharing` says.
+    let state = |row: usize, head: usize| unsafe { partial.part(2 * (row * s.n_heads + head), 2) };
+    if sharing {
+        let plan = SharedPlan::new(s, most_queries(s, bf16, super::pool::SCRATCH));
+        pool.run(plan.tasks(runs), &|task, worker| {
+            let Some(tile) = plan.tile(k, s, runs, task) else {
+                return;
+            };
+            // SAFETY: the worker's scratch memory is its own while the task runs.
+            let scratch = unsafe { pool.scratch(worker) };
+            let mut states = [NOTHING; tile::QUERIES_BF16];
+            for c in 0..tile.rows * tile.heads {
+                output(tile.row + c / tile.heads, tile.head + c % tile.heads).fill(0.0);
+            }
+            tile.attend(kv, q, scratch, |row, head, _, stats, sums| {
+                let state = &mut states[row * tile.heads + head - tile.head];
+                merge(k, state, stats, sums, output(tile.row + row, head));
+            });
+            for (c, &(max, sum)) in states[..tile.rows * tile.heads].iter().enumerate() {
+                let place = state(tile.row + c / tile.heads, tile.head + c % tile.heads);
+                (place[0], place[1]) = (max, sum);
+            }
+        });
+    }
     pool.run(plan.tasks(runs), &|task, worker| {
-        let Some((run, rows_before, tile)) = plan.tile(k, s, runs, task) else {
+        let Some((index, rows_before, mut tile)) = plan.tile(k, s, runs, task) else {
             return;
         };
+        let run = &runs[index];
         // SAFETY: the worker's scratch memory is its own while the task runs.
         let scratch = unsafe { pool.scratch(worker) };
         if plan.ranges > 1 {
@@ -126,20 +166,25 @@ pub fn attend(
             });
             return;
         }
-        // SAFETY: rows and heads of the tasks are disjoint parts of the output, which this function holds exclusively.
-        let part = |row: usize, head: usize| unsafe {
-            out.part(((tile.row + row) * s.n_heads + head) * s.value_dim, s.value_dim)
-        };
         let mut states = [NOTHING; tile::QUERIES_BF16];
-        for c in 0..tile.rows * tile.heads {
-            part(c / tile.heads, tile.head + c % tile.heads).fill(0.0);
+        let seen = if sharing { chunks_of(runs, index) } else { 0 };
+        tile.chunks.start = tile.chunks.start.max(seen);
+        for (c, known) in states[..tile.rows * tile.heads].iter_mut().enumerate() {
+            let (row, head) = (tile.row + c / tile.heads, tile.head + c % tile.heads);
+            if seen == 0 {
+                output(row, head).fill(0.0);
+            } else {
+                let place = state(row, head);
+                *known = (place[0], place[1]);
+            }
         }
         tile.attend(kv, q, scratch, |row, head, _, stats, sums| {
             let state = &mut states[row * tile.heads + head - tile.head];
-            merge(k, state, stats, sums, part(row, head));
+            merge(k, state, stats, sums, output(tile.row + row, head));
         });
         for (c, (_, sum)) in states[..tile.rows * tile.heads].iter().enumerate() {
-            k.scale_in_place(part(c / tile.heads, tile.head + c % tile.heads), 1.0 / sum);
+            let out = output(tile.row + c / tile.heads, tile.head + c % tile.heads);
+            k.scale_in_place(out, 1.0 / sum);
         }
     });
     if plan.ranges > 1 {

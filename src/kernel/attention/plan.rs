@@ -71,15 +71,21 @@ pub(super) struct Plan {
     chunks: usize,
 }
 
+/// Heads of a task of at most `queries` queries, and tasks of all heads of a row.
+pub(super) fn head_parts(s: &AttentionShape, queries: usize) -> (usize, usize) {
+    let group = s.n_heads / s.n_kv_heads;
+    let heads = group.min(queries);
+    (heads, s.n_kv_heads * group.div_ceil(heads))
+}
+
 impl Plan {
     /// For tasks of at most `queries` queries, and `workspace` values of workspace.
     pub fn new(s: &AttentionShape, runs: &[Run], queries: usize, threads: usize, workspace: usize) -> Self {
-        let group = s.n_heads / s.n_kv_heads;
         let wanted = wanted(threads);
-        let heads = group.min(queries);
+        let (heads, head_tasks) = head_parts(s, queries);
         let mut plan = Self {
             heads,
-            head_tasks: s.n_kv_heads * group.div_ceil(heads),
+            head_tasks,
             rows_of_task: queries / heads,
             ranges: 1,
             rows: runs.iter().map(|r| r.rows).sum(),
@@ -110,17 +116,17 @@ impl Plan {
         run.rows.div_ceil(self.rows_of_task) * self.head_tasks * self.ranges
     }
 
-    /// The run of a task, the rows of the runs before it, and the task's tile.
-    pub fn tile<'a, 'r>(
+    /// The number of a task's run, the rows of the runs before it, and the task's tile.
+    pub fn tile<'a>(
         &self,
         k: &'static Kernels,
         s: &'a AttentionShape,
-        runs: &'r [Run],
+        runs: &[Run],
         mut task: usize,
-    ) -> Option<(&'r Run, usize, Tile<'a>)> {
+    ) -> Option<(usize, usize, Tile<'a>)> {
         let group = s.n_heads / s.n_kv_heads;
         let mut rows_before = 0;
-        for run in runs {
+        for (index, run) in runs.iter().enumerate() {
             let count = self.tasks_of(run);
             if task >= count {
                 task -= count;
@@ -147,7 +153,7 @@ impl Plan {
                 heads: self.heads.min(group - first_head),
                 chunks: at(range)..at(range + 1),
             };
-            return Some((run, rows_before, tile));
+            return Some((index, rows_before, tile));
         }
         None
     }

@@ -12,6 +12,8 @@ use crate::kernel::simd::Simd;
 use crate::quant::dequantize_row;
 use crate::quant::panel::{PANEL_ROWS, unpack_block};
 
+/// Weight rows that are multiplied together with one activation row.
+const ROW_TILE: usize = 4;
 /// Activation rows that are multiplied together.
 const COLUMN_TILE: usize = 4;
 /// Values dequantized at a time in the exact mode: the longest block.
@@ -62,6 +64,9 @@ unsafe fn dot_floats<S: Simd, W: Floats, const R: usize, const C: usize>(
     n: usize,
 ) {
     let whole = n / S::LANES * S::LANES;
+    // The next rows where they are near, otherwise the same ones further on.
+    let row = n * W::BYTES;
+    let ahead = if row <= 2 * PREFETCH { R * row } else { PREFETCH };
     // SAFETY: weights have n values; activation rows are padded with zeros to whole vectors.
     unsafe {
         let mut i = 0;
@@ -70,8 +75,8 @@ unsafe fn dot_floats<S: Simd, W: Floats, const R: usize, const C: usize>(
             for r in 0..R {
                 let p = w[r].add(i * W::BYTES);
                 wv[r] = W::load::<S>(p);
-                if R == 1 && C == 1 {
-                    S::prefetch(p.wrapping_add(PREFETCH));
+                if C == 1 {
+                    S::prefetch(p.wrapping_add(ahead));
                 }
             }
             for c in 0..C {
@@ -107,7 +112,14 @@ unsafe fn dot_floats<S: Simd, W: Floats, const R: usize, const C: usize>(
 pub(crate) unsafe fn rows_float<S: Simd, W: Floats>(job: &JobView, from: usize, to: usize) {
     let (from, to) = (from * PANEL_ROWS, (to * PANEL_ROWS).min(job.n_out));
     if job.columns == 1 {
-        for row in from..to {
+        // The sum of a row is one chain of additions: several rows at a time keep the CPU and the memory busy.
+        let mut row = from;
+        while row + ROW_TILE <= to {
+            // SAFETY: the rows exist.
+            unsafe { micro_float::<S, W, ROW_TILE, 1>(job, row, 0) };
+            row += ROW_TILE;
+        }
+        for row in row..to {
             // SAFETY: the row exists.
             unsafe { micro_float::<S, W, 1, 1>(job, row, 0) };
         }

@@ -1,5 +1,7 @@
 //! Attention against two plain passes in `f64`, and against itself in other company.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use super::super::attention::*;
 use super::super::*;
 use super::rows::{TYPES, stored, values};
@@ -177,6 +179,7 @@ fn attention_equals_two_plain_passes() {
                         first: i,
                         rows: 1,
                         position: n - 1,
+                        shared: 0,
                     })
                     .collect();
                 let q = Rng(5).vec(lengths.len() * h * kd);
@@ -241,6 +244,7 @@ fn a_row_has_the_same_bits_alone_in_any_chunk_and_with_any_number_of_threads() {
                     first,
                     rows,
                     position: first,
+                    shared: 0,
                 };
                 let attended = |pool: &ThreadPool, runs: &[Run], workspace: usize| {
                     let mut out = vec![f32::NAN; n * h * vd];
@@ -282,6 +286,79 @@ fn a_row_has_the_same_bits_alone_in_any_chunk_and_with_any_number_of_threads() {
     }
 }
 
+/// Sequences whose first chunks are those of the first one.
+struct Sharing {
+    cache: Cache,
+    blocks: usize,
+    reads: AtomicUsize,
+}
+
+impl KeyValues for Sharing {
+    fn row_type(&self) -> RowType {
+        self.cache.ty
+    }
+    fn keys(&self, sequence: u32, head: usize, index: usize) -> &[u8] {
+        self.reads.fetch_add(1, Relaxed);
+        let sequence = if index < self.blocks { 0 } else { sequence };
+        self.cache.keys(sequence, head, index)
+    }
+    fn values(&self, sequence: u32, head: usize, index: usize) -> &[u8] {
+        let sequence = if index < self.blocks { 0 } else { sequence };
+        self.cache.values(sequence, head, index)
+    }
+}
+
+#[test]
+fn sequences_that_begin_with_the_same_blocks_read_them_once_and_keep_their_bits() {
+    let pools = [pool(1), pool(2)];
+    for k in levels() {
+        for ty in TYPES {
+            for (h, kv, kd, vd) in SHAPES {
+                let s = AttentionShape {
+                    softcap: Some(20.0),
+                    ..shape(h, kv, kd, vd)
+                };
+                let lengths = [520, 530, 513, 700, 514, 800, 515, 600, 513];
+                let shared = Sharing {
+                    cache: Cache::random(k, ty, &s, &lengths),
+                    blocks: 2 * CHUNK / BLOCK,
+                    reads: AtomicUsize::new(0),
+                };
+                // The third shares one chunk only with the second, and the last is none of theirs.
+                let known = [0, 2, 1, 1, 2, 2, 2, 2, 0];
+                let q = Rng(5).vec(lengths.len() * h * kd);
+                let attended = |pool: &ThreadPool, sharing: bool| {
+                    let runs: Vec<Run> = (0..lengths.len())
+                        .map(|i| Run {
+                            sequence: i as u32,
+                            first: i,
+                            rows: 1,
+                            position: lengths[i] - 1,
+                            shared: if sharing { known[i] } else { 0 },
+                        })
+                        .collect();
+                    let mut out = vec![f32::NAN; lengths.len() * h * vd];
+                    let mut workspace = vec![f32::NAN; 2 * lengths.len() * h];
+                    let before = shared.reads.load(Relaxed);
+                    attend(k, pool, &s, &shared, &runs, &q, &mut out, &mut workspace).unwrap();
+                    (out, shared.reads.load(Relaxed) - before)
+                };
+                for pool in &pools {
+                    let (alone, reads) = attended(pool, false);
+                    let (together, fewer) = attended(pool, true);
+                    assert!(alone == together, "{k:?} {ty:?} {s:?}");
+                    // Many heads of one key leave no room for a second row.
+                    let rows_together = h / kv < 64;
+                    assert!(
+                        !rows_together || fewer < reads,
+                        "{k:?} {ty:?} {s:?}: {fewer} of {reads}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn two_passes_give_a_row_the_same_bits_in_any_chunk_and_with_any_number_of_threads() {
     let pools = [pool(1), pool(2), pool(4)];
@@ -306,6 +383,7 @@ fn two_passes_give_a_row_the_same_bits_in_any_chunk_and_with_any_number_of_threa
                             first,
                             rows: end - first,
                             position: first,
+                            shared: 0,
                         });
                         first = end;
                     }
@@ -341,6 +419,7 @@ fn shapes_and_runs_that_do_not_fit_are_errors() {
         first: 0,
         rows: 1,
         position: 3,
+        shared: 0,
     };
     let mut out = vec![0.0; 64];
     let mut attended = |s: AttentionShape, run: Run| {

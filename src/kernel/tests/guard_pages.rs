@@ -207,6 +207,7 @@ fn attention_stays_inside_its_slices() {
                         first: 0,
                         rows: 2,
                         position: 30,
+                        shared: 0,
                     };
                     attention::attend(
                         k,

@@ -41,6 +41,7 @@ from ._errors import (
     UnsupportedError,
 )
 from ._event import Channel, Completion, Event, Finish, FinishReason
+from ._histogram import Histogram, HistogramKind
 from ._kernels import Kernels, Numbers
 from ._model import MemoryEstimate, Message, Metadata, Model, ModelInfo
 from ._options import OptionInfo, options
@@ -64,6 +65,8 @@ __all__ = [
     "Finish",
     "FinishReason",
     "ForkedError",
+    "Histogram",
+    "HistogramKind",
     "InferError",
     "InternalError",
     "InvalidArgumentError",

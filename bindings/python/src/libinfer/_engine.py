@@ -18,6 +18,7 @@ from ._callbacks import LogFunction
 from ._errors import BufferTooSmallError, InferError, InvalidArgumentError
 from ._event import Completion
 from ._handle import Handle, close_engine_at_exit
+from ._histogram import Histogram, HistogramKind
 from ._model import Message, Model, messages_json
 from ._queue_reader import Inbox, QueueReader
 from ._request import Request
@@ -36,7 +37,8 @@ class Engine:
     """Computes the requests of one model on threads of its own, or on a shared pool. May be used from any thread.
 
     Options are those that `libinfer.options("engine")` lists. `threads` may also be a `Threads` that several engines
-    share. `log` receives the engine's log records: a logger, or a function that is called with a `LogRecord` on any
+    share. `draft` is a smaller model with the same tokens that proposes what the engine's model verifies, unless the
+    option `speculation` says otherwise. `log` receives the engine's log records: a logger, or a function that is called with a `LogRecord` on any
     thread. Without it the engine is silent.
     """
 
@@ -45,6 +47,7 @@ class Engine:
         model: Model,
         *,
         threads: int | Threads | None = None,
+        draft: Model | None = None,
         log: logging.Logger | LogFunction | None = None,
         **options: OptionValue,
     ) -> None:
@@ -60,6 +63,9 @@ class Engine:
                 if pool is not None:
                     shared = used.enter_context(pool._handle)
                     _c.call(_c.lib.infer_engine_options_set_threads, pointer, shared)
+                if draft is not None:
+                    smaller = used.enter_context(draft._handle)
+                    _c.call(_c.lib.infer_engine_options_set_draft_model, pointer, smaller)
                 weights = used.enter_context(model._handle)
                 _c.call(_c.lib.infer_engine_create, weights, pointer, byref(created))
         assert created.value is not None
@@ -258,13 +264,20 @@ class Engine:
             _c.call(_c.lib.infer_engine_stats, pointer, byref(stats))
         return stats
 
+    def histogram(self, kind: HistogramKind) -> Histogram:
+        """How often values fell into each bucket."""
+        histogram = Histogram()
+        with self._handle as pointer:
+            _c.call(_c.lib.infer_engine_histogram, pointer, kind, byref(histogram))
+        return histogram
+
     def summary(self) -> str:
         """A report for people: what is on, and what was measured."""
         with self._handle as pointer:
             return _c.text_out(_c.lib.infer_engine_summary, pointer)
 
     def metrics_text(self) -> str:
-        """The counters in Prometheus' text format."""
+        """The counters and histograms in Prometheus' text format."""
         with self._handle as pointer:
             return _c.text_out(_c.lib.infer_engine_metrics_text, pointer)
 

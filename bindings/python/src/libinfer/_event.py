@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from ctypes import string_at
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from . import _c
@@ -97,6 +97,14 @@ class Event:
     tag: int
     #: How the completion ended; None but for the last event.
     finish: Finish | None
+    #: With the option logprobs, ln of the probabilities of the tokens, before penalty and temperature.
+    logprobs: list[float] = field(default_factory=list)
+    #: With the option top_logprobs, for each token the most probable ones in its place, as pairs of id and logprob.
+    top_logprobs: list[list[tuple[int, float]]] = field(default_factory=list)
+    #: With the option prompt_logprobs, once, in an event of choice 0: that of each token of the prompt, NaN first.
+    prompt_logprobs: list[float] = field(default_factory=list)
+    #: With the option embedding, the prompt's embedding, in the last event.
+    embedding: list[float] = field(default_factory=list)
 
     @property
     def finished(self) -> bool:
@@ -111,6 +119,11 @@ class Completion:
     text: str
     tokens: list[int]
     finish: Finish
+    #: As those of an Event, of the whole completion.
+    logprobs: list[float] = field(default_factory=list)
+    top_logprobs: list[list[tuple[int, float]]] = field(default_factory=list)
+    prompt_logprobs: list[float] = field(default_factory=list)
+    embedding: list[float] = field(default_factory=list)
 
     def __str__(self) -> str:
         return self.text
@@ -123,7 +136,30 @@ def read_event(e: Any, tag: int) -> Event:
     n = e.n_tokens
     tokens = e.tokens[:n] if n else []
     finish = _read_finish(e) if e.kind == _FINISHED else None
-    return Event(text, tokens, e.choice, _CHANNELS.get(e.channel, Channel.CONTENT), tag, finish)
+    event = Event(text, tokens, e.choice, _CHANNELS.get(e.channel, Channel.CONTENT), tag, finish)
+    if e.logprobs:
+        event.logprobs = e.logprobs[:n]
+        if k := e.n_top_logprobs:
+            pairs = list(zip(e.top_tokens[: n * k], e.top_logprobs[: n * k]))
+            event.top_logprobs = [pairs[i : i + k] for i in range(0, n * k, k)]
+    if n := e.n_prompt_logprobs:
+        event.prompt_logprobs = e.prompt_logprobs[:n]
+    if n := e.n_embedding:
+        event.embedding = e.embedding[:n]
+    return event
+
+
+def join(events: list[Event], finish: Finish) -> Completion:
+    """What events say together."""
+    return Completion(
+        "".join(e.text for e in events),
+        [token for e in events for token in e.tokens],
+        finish,
+        [logprob for e in events for logprob in e.logprobs],
+        [top for e in events for top in e.top_logprobs],
+        [logprob for e in events for logprob in e.prompt_logprobs],
+        [x for e in events for x in e.embedding],
+    )
 
 
 def _read_finish(e: Any) -> Finish:

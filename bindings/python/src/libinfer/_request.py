@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, AsyncIterator, Generator, Iterator
 
 from . import _c
 from ._errors import ClosedError, InferError, ReentrantError
-from ._event import Completion, Event, Finish, read_event
+from ._event import Completion, Event, Finish, join, read_event
 from ._handle import Handle
 from ._queue_reader import SLICE_MS, Inbox, QueueReader
 
@@ -118,16 +118,11 @@ class Request:
         what was read until then is lost.
         """
         end = None if timeout is None else time.monotonic() + timeout
-        texts: list[str] = []
-        tokens: list[int] = []
-        while True:
-            event = self.next(None if end is None else max(0.0, end - time.monotonic()))
-            if event is None:
-                break
-            texts.append(event.text)
-            tokens += event.tokens
+        events: list[Event] = []
+        while (event := self.next(None if end is None else max(0.0, end - time.monotonic()))) is not None:
+            events.append(event)
         assert self._finish is not None
-        return Completion("".join(texts), tokens, self._finish)
+        return join(events, self._finish)
 
     # Reading in an event loop
 
@@ -176,17 +171,15 @@ class Request:
 
     async def aresult(self) -> Completion:
         """As result(), for a task; `await request` is the same. When the task is cancelled, so is the request."""
-        texts: list[str] = []
-        tokens: list[int] = []
+        events: list[Event] = []
         try:
             async for event in self:
-                texts.append(event.text)
-                tokens += event.tokens
+                events.append(event)
         except asyncio.CancelledError:
             self.cancel()
             raise
         assert self._finish is not None
-        return Completion("".join(texts), tokens, self._finish)
+        return join(events, self._finish)
 
     def __await__(self) -> Generator[None, None, Completion]:
         return self.aresult().__await__()

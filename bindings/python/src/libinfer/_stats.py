@@ -67,6 +67,20 @@ class Stats(Structure):
     kv_slots_used: int
     kv_utilization: float
     prefix_hit_share: float
+    preemptions: int
+    decode_rows: int
+    attention_tiled_calls: int
+    attention_two_pass_calls: int
+    alerts_queue_time: int
+    alerts_time_to_first_token: int
+    alerts_inter_token_time: int
+    alerts_kv_used: int
+    alerts_preemptions: int
+    kv_tokens_peak: int
+    speculative_steps: int
+    draft_tokens: int
+    accepted_tokens: int
+    draft_acceptance: float
 
     # The fields of infer_stats are the names above, in this order: tests compare them with the header.
     _fields_ = [
