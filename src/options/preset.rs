@@ -224,7 +224,7 @@ impl EngineOptions {
             prefill_chunk: or(self.prefill_chunk, sized.prefill_chunk),
             speculation: match (self.speculation, &self.draft_model) {
                 ("auto", Some(_)) => "draft",
-                ("auto", None) => "ngram",
+                ("auto", None) => "off",
                 (set, _) => set,
             },
             ..self.clone()

@@ -227,7 +227,7 @@ pub const TABLE: &[OptionSpec] = &[
         "speculation",
         Kind::Choice(SPECULATIONS),
         "auto",
-        "Where tokens are proposed from that one step verifies together: ngram (what followed the last tokens when they came before, in the prompt or the answer), draft (the engine's draft model), off, or auto (draft when there is a draft model, otherwise ngram). Results do not depend on it.",
+        "Where tokens are proposed from that one step verifies together: ngram (what followed the last tokens when they came before, in the prompt or the answer), draft (the engine's draft model), off, or auto (draft when there is a draft model, otherwise off). Results do not depend on it.",
     ),
     row(
         Object::Engine,
