@@ -101,7 +101,9 @@ fn commands_answer_and_unknown_ones_are_failures_that_end_nothing() {
     assert!(answer.stderr.contains("no command '/nonsense'"), "{answer:?}");
     assert!(answer.stderr.contains("/save needs"), "{answer:?}");
     assert!(
-        answer.stdout.contains("requests: 1 submitted, 1 completed"),
+        answer
+            .stdout
+            .contains("requests: 1 submitted, 0 running, 0 waiting, 1 completed"),
         "{answer:?}"
     );
     assert!(answer.stdout.contains("last answer:"), "{answer:?}");

@@ -7,7 +7,7 @@ use super::worker::Worker;
 use crate::error::Result;
 use crate::memory;
 use crate::model::Wants;
-use crate::options::{Pooling, RequestOptions};
+use crate::options::{MAX_SPECULATION_TOKENS, Pooling, RequestOptions};
 use crate::sample::MAX_TOP_LOGPROBS;
 
 const WHAT: &str = "the outputs of a request";
@@ -93,11 +93,15 @@ impl Outputs {
                 embedding: memory::with_capacity(n_embd, WHAT)?,
             }),
         };
+        let top = options.logprobs.then(|| options.top_logprobs.min(n_vocab));
+        // Of the tokens of one step.
+        let tokens = top.map_or(0, |_| MAX_SPECULATION_TOKENS + 1);
+        let most = tokens * top.unwrap_or(0);
         Ok(Self {
-            top: options.logprobs.then(|| options.top_logprobs.min(n_vocab)),
-            logprobs: Vec::new(),
-            top_tokens: Vec::new(),
-            top_logprobs: Vec::new(),
+            top,
+            logprobs: memory::with_capacity(tokens, WHAT)?,
+            top_tokens: memory::with_capacity(most, WHAT)?,
+            top_logprobs: memory::with_capacity(most, WHAT)?,
             prompt: PromptLogprobs {
                 known,
                 n,
