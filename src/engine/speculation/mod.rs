@@ -65,7 +65,7 @@ pub(super) struct Speculation {
     cost: Cost,
     /// Puts other tokens in the place of what was proposed.
     #[cfg(test)]
-    pub(super) spoil: Option<fn(&mut Vec<u32>)>,
+    pub(super) spoil: Option<fn(&mut [u32])>,
 }
 
 impl Speculation {

@@ -46,7 +46,7 @@ fn requests() -> Vec<RequestOptions> {
 }
 
 /// What all requests bring, by request and completion, when proposals are replaced.
-fn run(options: EngineOptions, spoil: Option<fn(&mut Vec<u32>)>) -> (Vec<Vec<u32>>, Stats) {
+fn run(options: EngineOptions, spoil: Option<fn(&mut [u32])>) -> (Vec<Vec<u32>>, Stats) {
     let options = EngineOptions {
         manual_step: true,
         ..options
@@ -78,14 +78,14 @@ fn eager(speculation: &'static str) -> EngineOptions {
 }
 
 /// Far from what was proposed.
-fn nonsense(drafts: &mut Vec<u32>) {
+fn nonsense(drafts: &mut [u32]) {
     for (i, draft) in drafts.iter_mut().enumerate() {
         *draft = (*draft * 7 + 13 + i as u32) % 4096;
     }
 }
 
 /// Right at first, then wrong: rows after a wrong one must not count even where they agree again.
-fn wrong_in_the_middle(drafts: &mut Vec<u32>) {
+fn wrong_in_the_middle(drafts: &mut [u32]) {
     if let Some(draft) = drafts.get_mut(2) {
         *draft = (*draft + 1) % 4096;
     }
@@ -99,7 +99,7 @@ fn whatever_is_proposed_the_tokens_are_those_of_plain_decoding() {
         let (same, stats) = run(eager(speculation), None);
         assert_eq!(same, plain, "{speculation}");
         assert!(stats.accepted_tokens > 20, "{speculation}: {stats:?}");
-        for spoil in [nonsense, wrong_in_the_middle] as [fn(&mut Vec<u32>); 2] {
+        for spoil in [nonsense, wrong_in_the_middle] as [fn(&mut [u32]); 2] {
             let (same, spoiled) = run(eager(speculation), Some(spoil));
             assert_eq!(same, plain, "{speculation}");
             assert!(spoiled.draft_tokens > 50, "{speculation}: {spoiled:?}");
