@@ -28,6 +28,11 @@ fn finish() -> Finish {
 
 /// What a worker does for a request of two tokens: a step each, and the end.
 fn produce(mailbox: &Arc<Mailbox>) {
+    produce_choice(mailbox, 0);
+}
+
+/// The same for one of its completions.
+fn produce_choice(mailbox: &Arc<Mailbox>, choice: usize) {
     for token in 0..2 {
         let mut outbox = Outbox::default();
         let output = Output {
@@ -35,13 +40,13 @@ fn produce(mailbox: &Arc<Mailbox>) {
             tokens: &[token],
             ..Output::default()
         };
-        mailbox.push(0, output, &mut outbox);
+        mailbox.push(choice, output, &mut outbox);
     }
     let output = Output {
         text: "y",
         ..Output::default()
     };
-    mailbox.finish(0, output, finish(), &mut Outbox::default());
+    mailbox.finish(choice, output, finish(), &mut Outbox::default());
 }
 
 fn one_reader() {
@@ -98,6 +103,29 @@ fn a_queue() {
     assert!(!full.load(SeqCst));
 }
 
+/// Two completions of one request report to a queue whose reader has room for one event at a time.
+fn completions_on_a_queue() {
+    let queue = Arc::new(Queue::default());
+    let mailbox = Mailbox::new(7, 2, Announce::Queue(Arc::downgrade(&queue)));
+    let theirs = Arc::clone(&mailbox);
+    let worker = thread::spawn(move || {
+        produce_choice(&theirs, 1);
+        produce_choice(&theirs, 0);
+    });
+    let mut tokens = [const { Vec::new() }; 2];
+    let mut ended = 0;
+    let mut events = [Event::default()];
+    while ended < 2 {
+        queue.next(None, &mut events).unwrap();
+        let event = &events[0];
+        tokens[event.choice as usize].extend_from_slice(&event.tokens);
+        ended += usize::from(event.finish.is_some());
+    }
+    assert!(tokens.iter().all(|t| t == &[0, 1]), "{tokens:?}");
+    assert_eq!(mailbox.take(&mut Event::default()).0, Poll::End);
+    worker.join().unwrap();
+}
+
 /// One thread waits for any of two requests and reads what is ready.
 fn a_ready_list() {
     let list = Arc::new(ReadyList::default());
@@ -130,6 +158,7 @@ fn a_ready_list() {
 fn a_reader_gets_everything_in_order_and_once() {
     holds(one_reader);
     holds(a_queue);
+    holds(completions_on_a_queue);
     holds(a_ready_list);
 }
 
@@ -140,7 +169,7 @@ fn a_request_can_be_freed_at_any_moment() {
 
 #[test]
 fn lost_wake_ups_are_found() {
-    for model in [one_reader, a_queue, a_ready_list] {
+    for model in [one_reader, a_queue, completions_on_a_queue, a_ready_list] {
         finds(Defect::LostWakeUps, model);
     }
 }
