@@ -70,6 +70,7 @@ fn a_comparison_has_every_feature_alone_and_left_out_with_all_its_figures() {
             "{name}: {report}"
         );
     }
+    let mut busy = false;
     for name in [
         "threads 2",
         "batching",
@@ -99,7 +100,9 @@ fn a_comparison_has_every_feature_alone_and_left_out_with_all_its_figures() {
         }
         if cfg!(target_os = "linux") {
             let cores = c["core_utilization"].as_f64().unwrap();
-            assert!(cores > 0.0 && cores < 1.5, "{name}: {cores}");
+            // The system counts the time of threads that run at its ticks: a short run may have none.
+            assert!((0.0..1.5).contains(&cores), "{name}: {cores}");
+            busy |= cores > 0.0;
         }
         for (times, percentiles) in [
             ("first_token_seconds", &["p50", "p95", "p99"][..]),
@@ -116,6 +119,7 @@ fn a_comparison_has_every_feature_alone_and_left_out_with_all_its_figures() {
         assert_eq!(runs.len(), 1);
         assert_eq!(runs[0]["first_token_seconds"].as_array().unwrap().len(), 3);
     }
+    assert!(busy || cfg!(not(target_os = "linux")));
     // Figures that no clock decides.
     assert_eq!(configuration(&report, "kv_type f16")["kv_saved"], 0.5);
     let hits = |name: &str| {

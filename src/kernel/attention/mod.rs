@@ -271,11 +271,12 @@ impl Kernels {
         unsafe { (self.store_key)(ty, x, keys.as_mut_ptr(), slot) }
     }
 
-    /// Scores of `q` = (elements, stride from one element to the next, number of queries) with a block of keys.
+    /// Scores of `q` = (elements, stride from one element to the next, number of queries) with a block of keys; `next` is
+    /// what is read after it.
     fn scores(
         &self,
         ty: RowType,
-        keys: &[u8],
+        (keys, next): (&[u8], &[u8]),
         (q, q_stride, queries): (&[f32], usize, usize),
         out: &mut [f32],
         out_stride: usize,
@@ -290,6 +291,7 @@ impl Kernels {
         let job = Scores {
             ty,
             keys: keys.as_ptr(),
+            next: next.as_ptr(),
             dim,
             q: q.as_ptr(),
             q_stride,
@@ -302,11 +304,11 @@ impl Kernels {
     }
 
     /// Adds `n` rows of a block of values from a first one on, weighted by (weights, stride from one query to the next, number of
-    /// queries).
+    /// queries); `next` is the block that is read after it.
     pub(crate) fn weighted_sums(
         &self,
         ty: RowType,
-        values: &[u8],
+        (values, next): (&[u8], &[u8]),
         (from, n): (usize, usize),
         (weights, stride, queries): (&[f32], usize, usize),
         out: &mut [f32],
@@ -318,6 +320,7 @@ impl Kernels {
         let job = Sums {
             ty,
             values: values.as_ptr(),
+            next: next.as_ptr(),
             dim,
             n,
             weights: weights.as_ptr(),

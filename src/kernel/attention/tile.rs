@@ -216,11 +216,16 @@ impl Tile<'_> {
         let (k, dim) = (self.k, job.value_dim);
         let rows = job.queries / job.heads;
         let blocks = job.seen(0).0 / BLOCK..job.seen(rows - 1).1.div_ceil(BLOCK);
+        let keys = |b: usize| kv.keys(self.sequence, self.kv_head, start / BLOCK + b);
+        let values = |b: usize| kv.values(self.sequence, self.kv_head, start / BLOCK + b);
         for b in blocks.clone() {
-            let keys = kv.keys(self.sequence, self.kv_head, start / BLOCK + b);
+            let next = match b + 1 < blocks.end {
+                true => keys(b + 1),
+                false => values(blocks.start),
+            };
             k.scores(
                 job.ty,
-                keys,
+                (keys(b), next),
                 (columns, stride, job.queries),
                 &mut scores[b * BLOCK..],
                 CHUNK,
@@ -236,8 +241,14 @@ impl Tile<'_> {
             stats[c] = (max, k.exp_minus_in_place(scores, max));
         }
         sums[..job.queries * dim].fill(0.0);
-        for b in blocks {
-            let values = kv.values(self.sequence, self.kv_head, start / BLOCK + b);
+        for b in blocks.clone() {
+            let block = values(b);
+            let after = match b + 1 < blocks.end {
+                true => values(b + 1),
+                // The next chunk begins with keys, if there is one.
+                false if start + CHUNK < self.chunks.end * CHUNK => keys(CHUNK / BLOCK),
+                false => block,
+            };
             let part = |row: usize| {
                 let (from, to) = job.seen(row);
                 (
@@ -257,7 +268,7 @@ impl Tile<'_> {
                     let c = row * job.heads;
                     k.weighted_sums(
                         job.ty,
-                        values,
+                        (block, after),
                         (from, to - from),
                         (
                             &scores[c * CHUNK + b * BLOCK + from..],

@@ -70,6 +70,8 @@ pub(crate) struct Scores {
     pub ty: RowType,
     /// A block of `dim` columns.
     pub keys: *const u8,
+    /// What is read after them; it is prefetched meanwhile.
+    pub next: *const u8,
     pub dim: usize,
     pub q: *const f32,
     pub q_stride: usize,
@@ -131,7 +133,11 @@ unsafe fn some_scores<S: Simd, W: Floats, const C: usize>(job: Scores, scales: *
             let mut acc = [[S::splat(0.0); C]; 2];
             let mut keys = job.keys.add(t * W::BYTES);
             let mut q = job.q.add(first);
-            for _ in 0..job.dim {
+            for d in 0..job.dim {
+                if first == 0 {
+                    let at = (d * BLOCK + t) * W::BYTES;
+                    prefetch::<S>(job.next, at, 2 * S::LANES * W::BYTES);
+                }
                 let k = [W::load::<S>(keys), W::load::<S>(keys.add(S::LANES * W::BYTES))];
                 for c in 0..C {
                     let x = S::splat(*q.add(c));
@@ -158,6 +164,17 @@ unsafe fn some_scores<S: Simd, W: Floats, const C: usize>(job: Scores, scales: *
     }
 }
 
+/// Prefetches the cache lines that begin in `n` bytes from `at` on.
+#[inline(always)]
+unsafe fn prefetch<S: Simd>(p: *const u8, at: usize, n: usize) {
+    let mut line = at.next_multiple_of(64);
+    while line < at + n {
+        // SAFETY: the caller has the features of `S`; a hint never faults.
+        unsafe { S::prefetch(p.wrapping_add(line)) };
+        line += 64;
+    }
+}
+
 /// Weighted sums of the first `n` rows of a block of values: `out[c · dim + d]` is increased by
 /// Σ weights\[c · weight_stride + t\] · value\[t\]\[d\].
 #[derive(Clone, Copy)]
@@ -165,6 +182,8 @@ pub(crate) struct Sums {
     pub ty: RowType,
     /// Rows of `dim` elements.
     pub values: *const u8,
+    /// What is read after them; it is prefetched meanwhile.
+    pub next: *const u8,
     pub dim: usize,
     pub n: usize,
     pub weights: *const f32,
@@ -259,7 +278,11 @@ unsafe fn vectors_of_sums<S: Simd, W: Floats, const HEAD: usize, const C: usize,
         }
         let mut row = job.values;
         let mut weights = job.weights.add(first * job.weight_stride);
-        for _ in 0..job.n {
+        for t in 0..job.n {
+            if first == 0 {
+                let at = t * (HEAD + job.dim * W::BYTES) + d * W::BYTES;
+                prefetch::<S>(job.next, at, V * S::LANES * W::BYTES);
+            }
             let mut v = [S::splat(0.0); V];
             for i in 0..V {
                 v[i] = W::load::<S>(row.add(HEAD + (d + i * S::LANES) * W::BYTES));
