@@ -501,3 +501,31 @@ fn a_completion_can_outgrow_its_context() {
         assert_eq!(small.stats().kv_bytes_used, 0);
     }
 }
+
+#[test]
+fn the_memory_in_use_is_full_of_tokens() {
+    let model = load(&demo_model());
+    let engine = engine(
+        &model,
+        EngineOptions {
+            manual_step: true,
+            max_running: 32,
+            prefill_chunk: 4096,
+            prefill_budget: 0.0,
+            ..EngineOptions::default()
+        },
+    );
+    // Uniform lengths from 64 to about 2000.
+    let lengths = (0..32u32).map(|i| 64 + i * 607 % 1931);
+    let requests = lengths.clone().map(|n| request(&text(n, n), 40, 0)).collect();
+    let handles = engine.submit_batch(requests).unwrap();
+    let total: u64 = lengths.map(u64::from).sum();
+    while engine.stats().prompt_tokens < total {
+        engine.step().unwrap();
+    }
+    let stats = engine.stats();
+    assert_eq!(stats.running, 32);
+    let used = stats.kv_tokens_used as f64 / stats.kv_slots_used as f64;
+    assert!(used >= 0.95, "{used}");
+    drop(handles);
+}

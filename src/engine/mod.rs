@@ -56,7 +56,7 @@ use alerts::{Alerts, Due};
 use queue::{Outbox, ReadyList};
 use sequence::{Ending, Sequence};
 use stats::Counters;
-use worker::Worker;
+use worker::{Machine, Worker};
 
 /// A scheduler with its threads and cache, for one model. Dropping it cancels what is left and wakes all readers.
 pub struct Engine {
@@ -81,7 +81,7 @@ struct Shared {
     /// A thread of the host is in a step.
     stepping: AtomicBool,
     /// Held during steps; who only wants to know something reads `machine` and `counters`.
-    worker: Mutex<Worker>,
+    worker: Mutex<Box<Worker>>,
 }
 
 /// What an engine computes with.
@@ -126,8 +126,9 @@ impl Engine {
     pub fn new(model: Arc<Model>, options: EngineOptions) -> Result<Engine> {
         options.check()?;
         let options = model.resolve(&options);
-        let counters = Arc::new(Counters::default());
-        let (worker, context) = Worker::new(Arc::clone(&model), &options, Arc::clone(&counters))?;
+        let counters = Counters::shared();
+        let machine = Machine::new(&options)?;
+        let (worker, context) = Worker::new(Arc::clone(&model), &options, machine, Arc::clone(&counters))?;
         let manual = options.manual_step;
         let machine = Facts {
             kernels: worker.kernels(),
@@ -453,7 +454,7 @@ impl Shared {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn worker(&self) -> MutexGuard<'_, Worker> {
+    fn worker(&self) -> MutexGuard<'_, Box<Worker>> {
         self.worker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,5 +1,6 @@
 //! Counters of an engine: plain atomics written by the worker and read by anyone.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -208,6 +209,12 @@ pub(crate) fn nanoseconds(d: Duration) -> u64 {
 }
 
 impl Counters {
+    /// All at 0, made away from the stack of who creates an engine.
+    #[inline(never)]
+    pub(crate) fn shared() -> Arc<Self> {
+        Arc::default()
+    }
+
     pub(crate) fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Relaxed);
     }

@@ -119,14 +119,15 @@ impl Machine {
 }
 
 impl Worker {
-    /// Allocates everything a step needs; the options are resolved. Answers the worker and the context length it can serve.
+    /// Allocates everything a step needs; the options are resolved. Answers the worker, in a box because hosts create
+    /// engines on small stacks, and the context length it can serve.
     pub(crate) fn new(
         model: Arc<Model>,
         options: &EngineOptions,
+        machine: Machine,
         counters: Arc<Counters>,
-    ) -> Result<(Self, usize)> {
+    ) -> Result<(Box<Self>, usize)> {
         let body = model.body()?;
-        let machine = Machine::new(options)?;
         let n_vocab = model.info().n_vocab;
         let asked = options.context_length;
         let geometry = Geometry::new(machine.kv_type, body.layer_shapes())?;
@@ -221,7 +222,7 @@ impl Worker {
             counters,
             model,
         };
-        Ok((worker, context))
+        Ok((Box::new(worker), context))
     }
 
     pub(crate) fn kernels(&self) -> &'static Kernels {

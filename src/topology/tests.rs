@@ -385,3 +385,43 @@ fn this_machine_is_understood() {
     let std = std::thread::available_parallelism().map_or(1, |n| n.get());
     assert_eq!(this.cpus(), std, "{this}");
 }
+
+/// As found on a virtual machine with two CPUs of a cloud: controllers of version 1 beside an empty hierarchy of version 2.
+#[test]
+fn a_captured_virtual_machine_is_understood() {
+    let files = Files::new();
+    files.online("0-1");
+    for cpu in 0..2 {
+        files.core(0, cpu, &[cpu]).cpu(cpu, "cpu_capacity", "1024\n");
+    }
+    files.write("sys/devices/system/node/online", "0\n");
+    files.write("sys/devices/system/node/node0/cpulist", "0-1\n");
+    files.write(
+        "proc/self/cgroup",
+        "9:name=systemd:/\n8:pids:/\n7:blkio:/\n6:freezer:/\n5:devices:/\n4:memory:/service/343c88d3\n\
+         3:cpuset:/\n2:cpuacct:/\n1:cpu:/\n0::/\n",
+    );
+    files.write(
+        "proc/self/mountinfo",
+        "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
+         32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
+         33 31 0:30 / /sys/fs/cgroup/cpuacct rw,relatime - cgroup cgroup rw,cpuacct\n\
+         34 31 0:31 / /sys/fs/cgroup/cpuset rw,relatime - cgroup cgroup rw,cpuset\n\
+         35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
+         40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd\n\
+         41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n",
+    );
+    files.group("cpu", "cpu.cfs_quota_us", "-1\n");
+    files.group("cpu", "cpu.cfs_period_us", "100000\n");
+    let memory = "memory/service/343c88d3";
+    files.group(memory, "memory.limit_in_bytes", "9223372036854771712\n");
+    files.group(memory, "memory.usage_in_bytes", "5000\n");
+    let seen = files.seen(0..2);
+    assert_eq!(counts(&seen), [2, 2, 2, 1]);
+    assert_eq!(seen.quota(), None);
+    // The same with a quota and a limit set there.
+    files.group("cpu", "cpu.cfs_quota_us", "150000\n");
+    files.group(memory, "memory.limit_in_bytes", "9000\n");
+    assert_eq!(files.seen(0..2).quota(), Some(1.5));
+    assert_eq!(files.memory(), Some(4000));
+}
