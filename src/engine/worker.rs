@@ -57,7 +57,7 @@ pub(crate) struct Worker {
     /// What was chosen or scored for it.
     pub(super) chosen: Vec<Chosen>,
     /// `None` when it is off.
-    pub(super) speculation: Option<Speculation>,
+    pub(super) speculation: Option<Box<Speculation>>,
     /// Rows of this step per running sequence.
     pub(super) shares: Vec<usize>,
     pub(super) endings: Vec<Option<Ending>>,

@@ -70,9 +70,9 @@ pub(super) struct Speculation {
 
 impl Speculation {
     /// As the resolved options say; `None` when it is off.
-    pub(super) fn new(options: &EngineOptions, draft: Option<DraftModel>) -> Option<Self> {
+    pub(super) fn new(options: &EngineOptions, draft: Option<DraftModel>) -> Option<Box<Self>> {
         let rows = options.draft_rows();
-        (rows > 0).then(|| Self {
+        let speculation = || Self {
             draft,
             most: options.speculation_tokens,
             rows,
@@ -80,7 +80,8 @@ impl Speculation {
             cost: Cost::default(),
             #[cfg(test)]
             spoil: None,
-        })
+        };
+        (rows > 0).then(|| Box::new(speculation()))
     }
 
     fn prospect(&self, generating: usize) -> Option<Prospect> {
@@ -250,7 +251,7 @@ impl Worker {
         }
         // Only steps that had nothing else to do tell what drafts cost.
         let behind = |s: &Speculation| s.draft.as_ref().is_some_and(|draft| draft.behind);
-        let measured = |s: &&mut Speculation| prompt == 0 && !behind(s);
+        let measured = |s: &&mut Box<Speculation>| prompt == 0 && !behind(s);
         if let Some(speculation) = self.speculation.as_mut().filter(measured) {
             speculation.cost.record(generating, drafted, seconds);
         }
