@@ -25,8 +25,10 @@ pub(super) struct Cost {
 /// Steps with about the same number of generating sequences.
 #[derive(Debug, Default, Clone, Copy)]
 struct Size {
-    /// Seconds without drafts, and the step they were measured in.
-    plain: Option<(f64, u64)>,
+    /// Seconds without drafts.
+    seconds: f64,
+    /// The step they were measured in; 0 when they were not.
+    at: u64,
     /// Seconds that a drafted row adds, with what it takes to draft it: as measured last, by turns.
     rows: [f64; RECENT],
     measured: usize,
@@ -68,7 +70,7 @@ impl Cost {
     /// measure what it takes then.
     pub(super) fn prospect(&self, generating: usize) -> Option<Prospect> {
         let size = &self.sizes[class(generating)];
-        let (seconds, _) = size.plain.filter(|(_, at)| self.step - at < FRESH)?;
+        let seconds = size.plain(self.step, FRESH)?;
         Some(Prospect {
             tokens: generating as f64,
             seconds,
@@ -82,21 +84,25 @@ impl Cost {
     pub(super) fn record(&mut self, generating: usize, drafted: usize, seconds: f64) {
         self.step += 1;
         let size = &mut self.sizes[class(generating)];
-        let Some((plain, _)) = size.plain.filter(|_| drafted > 0) else {
-            if drafted == 0 {
-                let known = size.plain.filter(|(_, at)| self.step - at < 4 * FRESH);
-                size.plain = Some((known.map_or(seconds, |(old, _)| mean(old, seconds)), self.step));
-                size.unused = size.unused.saturating_add(1);
-            }
-            return;
-        };
-        size.rows[size.measured % RECENT] = ((seconds - plain) / drafted as f64).max(0.01 * plain);
-        size.measured += 1;
-        size.unused = 0;
+        if drafted == 0 {
+            let known = size.plain(self.step, 4 * FRESH);
+            size.seconds = known.map_or(seconds, |old| mean(old, seconds));
+            size.at = self.step;
+            size.unused = size.unused.saturating_add(1);
+        } else if let Some(plain) = size.plain(self.step, u64::MAX) {
+            size.rows[size.measured % RECENT] = ((seconds - plain) / drafted as f64).max(0.01 * plain);
+            size.measured += 1;
+            size.unused = 0;
+        }
     }
 }
 
 impl Size {
+    /// Seconds without drafts, if they were measured less than so many steps before this one.
+    fn plain(&self, step: u64, steps: u64) -> Option<f64> {
+        (self.at > 0 && step - self.at < steps).then_some(self.seconds)
+    }
+
     /// The middle one of the last measurements: a step that was interrupted says nothing about the next.
     fn row(&self) -> Option<f64> {
         let n = self.measured.min(RECENT);
