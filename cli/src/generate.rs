@@ -82,6 +82,8 @@ impl Offer for Sampling {
         ("deadline_ms", None),
         ("ignore_end_of_generation", None),
         ("render_special", None),
+        ("context_overflow", None),
+        ("context_keep", None),
     ];
     const HEADING: &'static str = "Sampling";
 }
@@ -99,6 +101,8 @@ impl Offer for Computing {
         ("context_length", None),
         ("kv_budget", None),
         ("prefill_chunk", None),
+        ("speculation", None),
+        ("speculation_tokens", None),
         ("max_prompt_bytes", None),
         ("f16_products", None),
         ("flash_attention", None),
