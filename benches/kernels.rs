@@ -1,7 +1,8 @@
 //! Speed of the matrix kernels beside the limits of the machine.
 //!
 //! `cargo bench --bench kernels` prints, per CPU level: `gemv` (one activation row, weights from DRAM) in bytes per second,
-//! beside `limit/dram_read`; `gemm` in multiply-adds per second (printed as elements), beside `limit/products_*`; a few vector
+//! beside `limit/dram_read`, and so `attention_decode` (one row at a depth of 8192, keys and values from DRAM); `gemm` and
+//! `attention_prefill` (256 rows up to there) in multiply-adds per second (printed as elements), beside `limit/products_*`; a few vector
 //! operations. `INFER_BENCH_THREADS` sets the number of threads, otherwise all CPUs of the process are used.
 
 #![allow(
@@ -16,9 +17,10 @@ use std::time::Duration;
 use criterion::{
     BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
+use infer::kernel::attention::{self, AttentionShape, BLOCK, KeyValues, Run};
 use infer::kernel::{
-    Activations, CpuLevel, Forms, Kernels, MatmulJob, Packed, Products, ThreadPool, ThreadPoolOptions,
-    for_each_chunk_mut, matmul,
+    Activations, CpuLevel, Forms, Kernels, MatmulJob, Packed, Precision, Products, RowType, ThreadPool,
+    ThreadPoolOptions, for_each_chunk_mut, matmul,
 };
 use infer::quant::TensorType;
 
@@ -129,6 +131,107 @@ fn gemm(c: &mut Criterion) {
     }
 }
 
+/// Keys and values of one sequence after another, each in one piece of memory, without meaning.
+struct Cache {
+    ty: RowType,
+    bytes: Vec<u8>,
+    /// Of a block of keys or values.
+    block: usize,
+}
+
+/// The attention of a model with 1B weights.
+const SHAPE: AttentionShape = AttentionShape {
+    n_heads: 32,
+    n_kv_heads: 8,
+    key_dim: 64,
+    value_dim: 64,
+    scale: 0.125,
+    window: None,
+    softcap: None,
+    precision: Precision::Native,
+};
+const DEPTH: usize = 8192;
+
+impl Cache {
+    fn new(ty: RowType, sequences: usize) -> Self {
+        let block = ty.row_bytes(64).unwrap() * BLOCK;
+        let len = sequences * DEPTH / BLOCK * 2 * SHAPE.n_kv_heads * block;
+        // Every half-precision number of it is small, and every f32 scale.
+        let bytes = (0..len)
+            .map(|i| if i % 2 == 0 { (i * 31) as u8 } else { 0x2c })
+            .collect();
+        Self { ty, bytes, block }
+    }
+
+    fn part(&self, sequence: u32, head: usize, index: usize, values: usize) -> &[u8] {
+        let block = (sequence as usize * DEPTH / BLOCK + index) * SHAPE.n_kv_heads + head;
+        &self.bytes[(2 * block + values) * self.block..][..self.block]
+    }
+}
+
+impl KeyValues for Cache {
+    fn row_type(&self) -> RowType {
+        self.ty
+    }
+    fn keys(&self, sequence: u32, head: usize, index: usize) -> &[u8] {
+        self.part(sequence, head, index, 0)
+    }
+    fn values(&self, sequence: u32, head: usize, index: usize) -> &[u8] {
+        self.part(sequence, head, index, 1)
+    }
+}
+
+fn attention(c: &mut Criterion) {
+    let pool = pool();
+    for (name, rows, sequences) in [("attention_decode", 1, 8), ("attention_prefill", 256, 1)] {
+        let mut g = c.benchmark_group(name);
+        quick(&mut g);
+        let width = SHAPE.n_heads * SHAPE.key_dim;
+        let q: Vec<f32> = (0..rows * width).map(|i| (i as f32 * 0.37).sin()).collect();
+        let mut out = vec![0.0f32; q.len()];
+        let mut workspace =
+            vec![
+                0.0;
+                attention::workspace_floats(SHAPE.n_heads, SHAPE.n_kv_heads, 64, pool.threads(), DEPTH)
+            ];
+        for ty in [RowType::F16, RowType::BF16, RowType::Q8] {
+            let cache = Cache::new(ty, sequences);
+            let read = cache.bytes.len() / sequences;
+            let products = rows * width * 2 * (DEPTH - rows / 2);
+            g.throughput(match rows {
+                1 => Throughput::Bytes(read as u64),
+                _ => Throughput::Elements(products as u64),
+            });
+            for k in levels() {
+                let mut turn = 0;
+                g.bench_function(format!("{}/{}", ty.name(), k.level().name()), |b| {
+                    b.iter(|| {
+                        turn = (turn + 1) % sequences as u32;
+                        let run = Run {
+                            sequence: turn,
+                            first: 0,
+                            rows,
+                            position: DEPTH - rows,
+                            shared: 0,
+                        };
+                        attention::attend(
+                            k,
+                            &pool,
+                            &SHAPE,
+                            &cache,
+                            &[run],
+                            black_box(&q),
+                            &mut out,
+                            &mut workspace,
+                        )
+                        .unwrap();
+                    });
+                });
+            }
+        }
+    }
+}
+
 fn ops(c: &mut Criterion) {
     let pool = pool();
     let mut g = c.benchmark_group("ops");
@@ -198,5 +301,5 @@ fn limits(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, limits, gemv, gemm, ops);
+criterion_group!(benches, limits, gemv, gemm, attention, ops);
 criterion_main!(benches);
