@@ -76,8 +76,6 @@ impl Offer for Computing {
         ("prefill_chunk", None),
         ("prefill_budget", None),
         ("policy", None),
-        ("prefix_cache", None),
-        ("prefix_policy", None),
         ("speculation", None),
         ("speculation_tokens", None),
         ("max_prompt_bytes", None),
