@@ -529,3 +529,27 @@ fn the_memory_in_use_is_full_of_tokens() {
     assert!(used >= 0.95, "{used}");
     drop(handles);
 }
+
+#[test]
+fn more_completions_than_can_ever_wait_are_no_matter_of_patience() {
+    let model = load(&demo_model());
+    let engine = engine(
+        &model,
+        EngineOptions {
+            max_queued: 4,
+            ..EngineOptions::default()
+        },
+    );
+    let several = |n| RequestOptions {
+        n,
+        ..request(&text(1, 10), 2, 0)
+    };
+    let Err(Error::InvalidArgument(message)) = engine.submit(several(5)) else {
+        panic!("five completions in a queue of four");
+    };
+    assert!(
+        message.contains("n is 5") && message.contains("max_queued"),
+        "{message}"
+    );
+    assert_eq!(completions(&engine.submit(several(4)).unwrap(), 4).len(), 4);
+}

@@ -88,6 +88,12 @@ impl Drop for Request {
 pub(super) fn prepare(shared: &Arc<Shared>, mut options: RequestOptions) -> Result<Vec<Sequence>> {
     options.check()?;
     check_stops(&options)?;
+    if options.n > shared.options.max_queued {
+        return Err(Error::InvalidArgument(format!(
+            "the request option n is {}, but the engine option max_queued lets {} completions wait",
+            options.n, shared.options.max_queued
+        )));
+    }
     check_outputs(&options)?;
     if options.pooling().is_some() {
         options.max_tokens = 0;

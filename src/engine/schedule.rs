@@ -49,6 +49,10 @@ impl Worker {
             if full && self.policy != Policy::Priority {
                 return;
             }
+            if self.blocked.is_some() && self.policy == Policy::CachedPrefix {
+                // Prompts are looked up again when memory may have become free, not in every step.
+                return;
+            }
             let Some((place, rank)) = self.first_in_line(queue) else {
                 return;
             };
