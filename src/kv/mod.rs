@@ -13,6 +13,7 @@ mod pool;
 pub mod prefix;
 mod sharing;
 mod table;
+pub mod tier;
 mod transfer;
 
 pub use geometry::{BLOCK_TOKENS, Geometry, LayerShape};
