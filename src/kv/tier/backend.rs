@@ -66,6 +66,11 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
 
     /// Counts since it was opened, and sizes now.
     fn counts(&self) -> BackendCounts;
+
+    /// What somebody should know since the last call, in sentences for a log; a flood is cut off.
+    fn take_notices(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// What a [`Backend`] counts.
