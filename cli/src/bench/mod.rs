@@ -5,7 +5,7 @@
 //! the founding reports, for which [`allocations`] counts.
 //!
 //! [`workload`] makes loads up and [`serve`] serves them, which [`compare`] does with and without each feature; [`latency`]
-//! measures answers while prompts keep coming.
+//! measures answers while prompts keep coming. [`tier`] measures the cold tier.
 
 mod allocations;
 mod compare;
@@ -21,6 +21,7 @@ mod serving;
 mod speed;
 mod svg;
 mod table;
+mod tier;
 mod workload;
 
 use std::path::{Path, PathBuf};
@@ -76,6 +77,8 @@ pub struct Args {
     #[command(flatten)]
     serving: Serving,
     #[command(flatten)]
+    tiering: tier::Tiering,
+    #[command(flatten)]
     computing: Flags<Computing>,
     #[command(flatten)]
     loading: Flags<Loading>,
@@ -118,7 +121,7 @@ pub fn run(args: &Args, json: bool) -> Outcome {
     if args.founding {
         return founding::run(&path, &options, &model_options, &machine, json);
     }
-    if args.serving.compare || args.serving.latency {
+    if args.serving.compare || args.serving.latency || args.tiering.tier {
         return serve_and_measure(args, &path, &options, &model_options, &machine, json);
     }
     speed::run(args, &path, options, &model_options, &machine, json)
@@ -140,9 +143,12 @@ fn serve_and_measure(
         repetitions: args.repetitions,
         about: about(path, &model, machine),
     };
-    match args.serving.compare {
-        true => compare::run(&args.serving, subject, json),
-        false => latency::run(&args.serving, subject, json),
+    if args.tiering.tier {
+        tier::run(&args.tiering, path, subject, json)
+    } else if args.serving.compare {
+        compare::run(&args.serving, subject, json)
+    } else {
+        latency::run(&args.serving, subject, json)
     }
 }
 
