@@ -76,7 +76,7 @@ fn readers_and_writers_at_once_never_see_wrong_content() {
                         let i = random() as u32 % 60;
                         match random() % 8 {
                             0 | 1 => _ = put(store, i..i + 3).unwrap(),
-                            2 if random() % 20 == 0 => {
+                            2 if random().is_multiple_of(20) => {
                                 store.remove(Some(root(store, (i % 3) as u8))).unwrap()
                             }
                             2 => store.maintain().unwrap(),
