@@ -21,7 +21,7 @@ pub(super) struct Slab {
     pub len: u64,
     /// The number of changes in the header.
     pub changes: u64,
-    /// Whether entries were written since the last sync.
+    /// Whether entries were written since the last sync, by this process or another one.
     pub dirty: bool,
     /// Records published.
     pub used: u32,
@@ -149,6 +149,7 @@ pub(super) fn load_slab(
     file.read_all_at(&mut header, 0).map_err(words)?;
     let (layout, changes) = identity.check(&header, len)?;
     let mut slab = Slab::new(file, layout, len, changes);
+    slab.dirty = access == Access::Write;
     let (blocks, damaged) = read_table(&mut slab, number).map_err(words)?;
     Ok((slab, blocks, damaged))
 }

@@ -131,7 +131,7 @@ impl SlabStore {
     }
 
     /// Reads what another process wrote since the last time.
-    fn refresh(&self) -> Result<()> {
+    pub(super) fn refresh(&self) -> Result<()> {
         let files = self.media.list()?;
         let files: HashMap<u64, u64> = files
             .into_iter()

@@ -330,6 +330,10 @@ impl SlabStore {
     /// when it becomes the one that writes.
     pub(super) fn forget(&self, root: Option<Key>) -> Result<()> {
         let _writing = self.writing();
+        if self.state().lock.is_none() {
+            // What it has not seen yet is to be forgotten too, as far as it can be seen.
+            let _ = self.refresh();
+        }
         {
             let mut state = self.state();
             let root: Option<RootTag> = root.map(|root| root_tag(&root));
@@ -340,7 +344,7 @@ impl SlabStore {
                 state.vacate(record);
             }
             if state.lock.is_none() {
-                let until = state.next_generation;
+                let until = state.next_generation - 1;
                 state.forgotten.retain(|(old, _)| *old != root);
                 state.forgotten.push((root, until));
                 return Ok(());

@@ -71,6 +71,7 @@ pub trait MediaLock: Send + Sync + std::fmt::Debug {
     fn is_current(&self) -> bool;
 }
 
+#[allow(clippy::len_without_is_empty, reason = "a file is not a collection")]
 /// An open file. All methods may be called from several threads.
 pub trait MediaFile: Send + Sync + std::fmt::Debug {
     /// Reads at an offset; fewer bytes than asked for when it likes, none at the end of the file only.

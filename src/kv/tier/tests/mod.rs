@@ -5,6 +5,7 @@ mod faults;
 mod media;
 mod power;
 mod processes;
+#[cfg(unix)]
 mod speed;
 mod store;
 

@@ -308,7 +308,7 @@ fn any_order_of_calls_agrees_with_a_map() {
                     known.retain(|i| i % 3 != u32::from(tenant));
                 }
                 15 => {
-                    if random() % 4 == 0 {
+                    if random().is_multiple_of(4) {
                         open_store.remove(None).unwrap();
                         known.clear();
                     }
