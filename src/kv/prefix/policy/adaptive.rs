@@ -128,7 +128,10 @@ impl Policy for Adaptive {
         self.drop_block(id);
         let birth = self.tick();
         let name = key.short();
-        let new = Past { last: birth, hits: 0.0 };
+        let new = Past {
+            last: birth,
+            hits: 0.0,
+        };
         let past = self.watched.remove(&name).map_or(new, |past| self.used(past));
         let parent = parent.and_then(|id| Some((id, self.block(id)?.birth)));
         if self.blocks.len() <= id.index() {

@@ -100,10 +100,7 @@ impl Counts {
             // Without counts it is lru: the longer ago, the less likely.
             let prior = blocks / PRIOR;
             let likely = prior * width / ((first + last) / 2.0 + blocks);
-            spent[age] = (
-                self.used[age] + likely,
-                (older + ended / 2.0 + prior) * width,
-            );
+            spent[age] = (self.used[age] + likely, (older + ended / 2.0 + prior) * width);
             older += ended;
         }
         for age in 0..AGES {
