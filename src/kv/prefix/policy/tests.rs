@@ -133,7 +133,9 @@ fn what_recency_finds_adaptive_finds_too() {
 fn adaptive_evicts_no_block_before_an_idle_one_after_it() {
     let mut random = 7u64;
     let mut below = |n: usize| {
-        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        random = random
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         ((random >> 33) as usize) % n
     };
     let mut policy = PolicyKind::Adaptive.create();
