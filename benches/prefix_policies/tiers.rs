@@ -91,7 +91,7 @@ pub fn report() -> Vec<Panel> {
         traces::scan,
         traces::one_scan,
     ];
-    loads.into_iter().flat_map(|load| of_load(load)).collect()
+    loads.into_iter().flat_map(of_load).collect()
 }
 
 fn of_load(load: fn(usize, u64) -> Trace) -> Vec<Panel> {
