@@ -62,7 +62,7 @@ impl Memory {
             .copied()
             .collect();
         if let Some(tier) = tier {
-            tier.used(prompt, &read);
+            tier.used(prompt);
         }
         let ids: Vec<u32> = request.blocks.iter().flat_map(|b| [*b; BLOCK_TOKENS]).collect();
         let prefix = self.index.lookup(self.root, &ids, request.prompt * BLOCK_TOKENS);

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 /// Turnovers of the tier after which a use counts half.
 const HALF_LIFE: f64 = 4.0;
 
-/// Gives up the block that was read or written longest ago.
+/// Gives up the block that was used or written longest ago.
 pub struct Tier {
     capacity: usize,
     /// Whether a full tier refuses blocks that are used less than what they would push out.
@@ -36,14 +36,17 @@ impl Tier {
         self.held.contains_key(&block)
     }
 
-    /// A prompt has these blocks, and those are read from here.
-    pub fn used(&mut self, prompt: &[u32], read: &[u32]) {
+    /// A prompt has these blocks. Those that memory has are used here as well: else they would be the first to be pushed
+    /// out, and with the many uses that they have a choosy tier would refuse everything.
+    pub fn used(&mut self, prompt: &[u32]) {
         for &block in prompt {
             self.now += 1;
             self.uses.insert(block, (self.frequency(block) + 1.0, self.now));
         }
-        for &block in read.iter().rev() {
-            self.place(block);
+        for &block in prompt.iter().rev() {
+            if self.holds(block) {
+                self.place(block);
+            }
         }
     }
 
