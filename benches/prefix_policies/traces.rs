@@ -1,12 +1,16 @@
 //! Made-up loads, the same for the same seed. Contents are numbers of blocks: equal numbers are equal tokens.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use super::talks::{Returns, Talks};
 
 /// One request: the blocks of its prompt, and those of its answer after them.
+#[derive(Clone)]
 pub struct Request {
     pub blocks: Vec<u32>,
     pub prompt: usize,
+    /// When it comes, in seconds.
+    pub time: f64,
+    /// Which turn of a talk it is, from 1.
+    pub turn: usize,
 }
 
 /// A load and a cache to serve it.
@@ -14,10 +18,12 @@ pub struct Trace {
     pub name: &'static str,
     pub capacity: usize,
     pub requests: Vec<Request>,
+    /// How its talks come back, for loads that have nothing else.
+    pub returns: Option<Returns>,
 }
 
 /// xorshift64*.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -27,22 +33,22 @@ impl Random {
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    fn unit(&mut self) -> f64 {
+    pub fn unit(&mut self) -> f64 {
         ((self.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     }
 
-    fn between(&mut self, low: usize, high: usize) -> usize {
+    pub fn between(&mut self, low: usize, high: usize) -> usize {
         low + (self.unit() * (high - low + 1) as f64) as usize
     }
 
     /// Positive, with a tail: the median is `median`, about one in forty is six times that.
-    fn log_normal(&mut self, median: f64) -> f64 {
+    pub fn log_normal(&mut self, median: f64) -> f64 {
         let normal = (0..12).map(|_| self.unit()).sum::<f64>() - 6.0;
         median * (0.9 * normal).exp()
     }
 
     /// Whole numbers from 1; those of at least `k` have a share of `k^-power`.
-    fn heavy_tail(&mut self, power: f64, most: usize) -> usize {
+    pub fn heavy_tail(&mut self, power: f64, most: usize) -> usize {
         (self.unit().powf(-1.0 / power) as usize).clamp(1, most)
     }
 
@@ -61,10 +67,10 @@ impl Random {
 }
 
 #[derive(Default)]
-struct Contents(u32);
+pub struct Contents(u32);
 
 impl Contents {
-    fn add(&mut self, n: usize, blocks: &mut Vec<u32>) {
+    pub fn add(&mut self, n: usize, blocks: &mut Vec<u32>) {
         for _ in 0..n {
             self.0 += 1;
             blocks.push(self.0);
@@ -72,81 +78,46 @@ impl Contents {
     }
 }
 
-/// Something that asks, waits for its answer, thinks, and asks again with all of it in front.
-struct Talk {
-    blocks: Vec<u32>,
-    turns: usize,
-}
-
-/// Runs talks against each other in time. `begin` makes one and the pause before the next begins; `turn` gives the
-/// blocks of a question and of its answer and the pause before the next.
-fn talks(
-    requests: usize,
-    random: &mut Random,
-    contents: &mut Contents,
-    mut begin: impl FnMut(&mut Random, &mut Contents) -> (Talk, f64),
-    mut turn: impl FnMut(&mut Random) -> (usize, usize, f64),
-) -> Vec<Request> {
-    let mut out = Vec::new();
-    let mut open: Vec<Talk> = Vec::new();
-    // Microseconds, and the talk; none is the beginning of a new one.
-    let mut events = BinaryHeap::from([Reverse((0u64, None))]);
-    while out.len() < requests {
-        let Some(Reverse((now, talk))) = events.pop() else {
-            break;
-        };
-        let index = match talk {
-            Some(index) => index,
-            None => {
-                let (talk, pause) = begin(random, contents);
-                open.push(talk);
-                events.push(Reverse((now + (pause * 1e6) as u64, None)));
-                open.len() - 1
-            }
-        };
-        let (question, answer, pause) = turn(random);
-        let talk: &mut Talk = &mut open[index];
-        contents.add(question, &mut talk.blocks);
-        let prompt = talk.blocks.len();
-        contents.add(answer, &mut talk.blocks);
-        out.push(Request {
-            blocks: talk.blocks.clone(),
-            prompt,
-        });
-        talk.turns -= 1;
-        if talk.turns > 0 {
-            events.push(Reverse((now + (pause * 1e6) as u64, Some(index))));
-        } else {
-            talk.blocks = Vec::new();
-        }
-    }
-    out
-}
+/// Conversations: most have few turns, some many.
+const CHATS: Talks = Talks {
+    shared: 8,
+    own: (0, 0),
+    question: (1, 4),
+    answer: (2, 14),
+    every: 4.0,
+    turns: |random| random.heavy_tail(0.9, 60),
+    pause: |random| random.log_normal(60.0),
+    again: 0,
+};
 
 /// Conversations: most have few turns, some many.
-pub fn chats(capacity: usize) -> Trace {
-    let (mut random, mut contents) = (Random(0xC0FFEE), Contents::default());
-    let mut system = Vec::new();
-    contents.add(8, &mut system);
-    let begin = |random: &mut Random, _: &mut Contents| {
-        let turns = random.heavy_tail(0.9, 60);
-        let blocks = system.clone();
-        (Talk { blocks, turns }, -random.unit().ln() * 4.0)
+pub fn chats(capacity: usize, seed: u64) -> Trace {
+    CHATS.trace("chats of many turns", capacity, 0xC0FFEE + seed)
+}
+
+/// Agents whose context grows with each call of a tool.
+pub fn agents(capacity: usize, seed: u64) -> Trace {
+    many_agents(capacity, seed, 12.0)
+}
+
+/// Agents of which one begins every so many seconds.
+pub fn many_agents(capacity: usize, seed: u64, every: f64) -> Trace {
+    let talks = Talks {
+        shared: 40,
+        own: (2, 30),
+        question: (1, 8),
+        answer: (1, 4),
+        every,
+        turns: |random| random.between(5, 50),
+        pause: |random| random.log_normal(8.0),
+        again: 0,
     };
-    let turn = |random: &mut Random| {
-        let pause = random.log_normal(60.0);
-        (random.between(1, 4), random.between(2, 14), pause)
-    };
-    Trace {
-        name: "chats of many turns",
-        capacity,
-        requests: talks(12000, &mut random, &mut contents, begin, turn),
-    }
+    talks.trace("agents with growing contexts", capacity, 0xA6E27 + seed)
 }
 
 /// One system prompt and a user each time; a few other applications beside it.
-pub fn system_prompt(capacity: usize) -> Trace {
-    let (mut random, mut contents) = (Random(0x5157E), Contents::default());
+pub fn system_prompt(capacity: usize, seed: u64) -> Trace {
+    let (mut random, mut contents) = (Random(0x5157E + seed), Contents::default());
     let mut systems = Vec::new();
     for i in 0..120 {
         let mut blocks = Vec::new();
@@ -154,46 +125,47 @@ pub fn system_prompt(capacity: usize) -> Trace {
         systems.push(blocks);
     }
     let requests = (0..12000)
-        .map(|_| {
+        .map(|i| {
             let mut blocks = systems[random.zipf(systems.len())].clone();
             contents.add(random.between(2, 20), &mut blocks);
             let prompt = blocks.len();
             contents.add(random.between(2, 10), &mut blocks);
-            Request { blocks, prompt }
+            Request {
+                blocks,
+                prompt,
+                time: f64::from(i),
+                turn: 1,
+            }
         })
         .collect();
     Trace {
         name: "system prompts, many users",
         capacity,
         requests,
-    }
-}
-
-/// Agents whose context grows with each call of a tool.
-pub fn agents(capacity: usize) -> Trace {
-    let (mut random, mut contents) = (Random(0xA6E27), Contents::default());
-    let mut tools = Vec::new();
-    contents.add(40, &mut tools);
-    let begin = |random: &mut Random, contents: &mut Contents| {
-        let mut blocks = tools.clone();
-        contents.add(random.between(2, 30), &mut blocks);
-        let turns = random.between(5, 50);
-        (Talk { blocks, turns }, -random.unit().ln() * 12.0)
-    };
-    let turn = |random: &mut Random| {
-        let pause = random.log_normal(8.0);
-        (random.between(1, 8), random.between(1, 4), pause)
-    };
-    Trace {
-        name: "agents with growing contexts",
-        capacity,
-        requests: talks(12000, &mut random, &mut contents, begin, turn),
+        returns: None,
     }
 }
 
 /// Questions about some documents, and now and then somebody reads through a whole archive, once.
-pub fn scan(capacity: usize) -> Trace {
-    let (mut random, mut contents) = (Random(0x5CA2), Contents::default());
+pub fn scan(capacity: usize, seed: u64) -> Trace {
+    Trace {
+        name: "questions, and scans",
+        capacity,
+        requests: questions(12000, 0x5CA2 + seed, 60, 30, 2.0, &mut Contents::default()),
+        returns: None,
+    }
+}
+
+/// So many questions about documents between two scans of so many prompts.
+fn questions(
+    n: usize,
+    seed: u64,
+    between: usize,
+    scans: usize,
+    every: f64,
+    contents: &mut Contents,
+) -> Vec<Request> {
+    let mut random = Random(seed);
     let mut documents = Vec::new();
     for _ in 0..60 {
         let mut blocks = Vec::new();
@@ -201,25 +173,103 @@ pub fn scan(capacity: usize) -> Trace {
         documents.push(blocks);
     }
     let mut requests = Vec::new();
-    while requests.len() < 12000 {
-        for _ in 0..60 {
+    let mut time = 0.0;
+    while requests.len() < n {
+        for _ in 0..between {
             let mut blocks = documents[random.zipf(documents.len())].clone();
             contents.add(2, &mut blocks);
             let prompt = blocks.len();
             contents.add(random.between(1, 6), &mut blocks);
-            requests.push(Request { blocks, prompt });
+            time += every;
+            requests.push(Request {
+                blocks,
+                prompt,
+                time,
+                turn: 1,
+            });
         }
-        for _ in 0..30 {
+        for _ in 0..scans {
             let mut blocks = Vec::new();
             contents.add(64, &mut blocks);
             let prompt = blocks.len();
             contents.add(2, &mut blocks);
-            requests.push(Request { blocks, prompt });
+            time += every;
+            requests.push(Request {
+                blocks,
+                prompt,
+                time,
+                turn: 1,
+            });
         }
     }
+    requests
+}
+
+/// For validation: conversations at work. The number of turns has no memory; most pauses are short, some last a meeting.
+pub fn office(capacity: usize, seed: u64) -> Trace {
+    let talks = Talks {
+        shared: 24,
+        own: (0, 40),
+        question: (1, 6),
+        answer: (4, 20),
+        every: 9.0,
+        turns: |random| 1 + (-random.unit().ln() * 7.0) as usize,
+        pause: |random| match random.between(1, 5) {
+            1 => random.log_normal(900.0),
+            _ => random.log_normal(30.0),
+        },
+        again: 0,
+    };
+    talks.trace("office chats", capacity, 0x0FF1CE + seed)
+}
+
+/// For validation: agents with tools that fail: a third of the turns is taken back and tried again from before; now
+/// and then a person has to agree first.
+pub fn tools(capacity: usize, seed: u64) -> Trace {
+    let talks = Talks {
+        shared: 90,
+        own: (5, 60),
+        question: (1, 20),
+        answer: (1, 6),
+        every: 25.0,
+        turns: |random| random.heavy_tail(0.7, 80),
+        pause: |random| match random.between(1, 12) {
+            1 => random.log_normal(120.0),
+            _ => random.log_normal(4.0),
+        },
+        again: 33,
+    };
+    talks.trace("agents that retry", capacity, 0x7001 + seed)
+}
+
+/// For validation: chats, questions about documents and scans, at the same time.
+pub fn mixed(capacity: usize, seed: u64) -> Trace {
+    let mut contents = Contents::default();
+    let mut requests = CHATS.play(6000, 0x31ED + seed, &mut contents);
+    let end = requests.last().map_or(0.0, |r| r.time);
+    requests.extend(questions(
+        6000,
+        0x31EE + seed,
+        200,
+        20,
+        end / 6000.0,
+        &mut contents,
+    ));
+    requests.sort_by(|a, b| a.time.total_cmp(&b.time));
     Trace {
-        name: "questions, and scans",
+        name: "chats, questions and scans",
         capacity,
         requests,
+        returns: None,
+    }
+}
+
+/// Questions about documents, and in their midst one scan of a large archive.
+pub fn one_scan(capacity: usize, seed: u64) -> Trace {
+    Trace {
+        name: "questions, and one large scan",
+        capacity,
+        requests: questions(10_500, 0x0115 + seed, 5000, 1500, 2.0, &mut Contents::default()),
+        returns: None,
     }
 }

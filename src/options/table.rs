@@ -220,7 +220,7 @@ pub const TABLE: &[OptionSpec] = &[
         "prefix_policy",
         Kind::Choice(POLICY_NAMES),
         "adaptive",
-        "Which kept blocks make room for new ones: lru (least recently used), lfu (least frequently used), s3fifo, tinylfu, or adaptive (recency and frequency, weighted by what would have been found).",
+        "Which kept blocks make room for new ones: lru (least recently used), lfu (least frequently used), s3fifo, tinylfu, or adaptive (the fewest hits to expect, as learned from the load).",
     ),
     row(
         Object::Engine,

@@ -1,189 +1,198 @@
-//! Recency and decaying frequency in one score, and a weight between them that follows the load.
+//! Evicts the block whose place has the fewest hits to expect, as learned from the load itself.
 //!
-//! With weight 0 it is lru; the larger the weight, the longer a block lives for its hits. For each of a few weights a
-//! [`Shadow`] tells what would have been hit, and the weight that would have had the most hits lately decides. Since
-//! lru is among them, a load that frequency does not fit costs little.
+//! Only blocks without idle blocks after them are candidates, so chains go from their ends and a chain that was begun
+//! is worth less and less while others stay whole. Of the candidates of one class the one that was used last and the
+//! one that was used first are looked at: hits become more or less likely with age, and the least is at an end.
+//! Evicted blocks are watched a while longer, or it would never be seen that they were wanted.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::super::{Key, NodeId};
 use super::Policy;
-use super::ranking::Ranking;
-use super::shadow::{Clock, Heat, Score, Shadow, Weights};
+use super::density::{CLASSES, Densities, class};
 
-const WEIGHTS: [Weights; 6] = [
-    weights(0.0, false),
-    weights(4.0, true),
-    weights(0.5, false),
-    weights(2.0, false),
-    weights(8.0, false),
-    weights(32.0, false),
-];
+/// Evicted blocks that are watched, for each block of the cache.
+const WATCHED: usize = 2;
+/// Turnovers of the cache after which a hit counts half.
+const HALF_LIFE: f32 = 64.0;
+/// Least number of blocks that the time of a turnover is taken from.
+const FEW: usize = 16;
 
-const fn weights(frequency: f32, inherit: bool) -> Weights {
-    Weights { frequency, inherit }
+/// What is known of a block, evicted or not.
+#[derive(Debug, Clone, Copy)]
+struct Past {
+    /// When it was last in use. Time is counted in uses of blocks.
+    last: u64,
+    /// Hits, fading.
+    hits: f32,
 }
-
-/// Weights must be better by this factor to replace the present ones, and to replace those of lru.
-const CLEARLY: f32 = 1.03;
-const CLEARLY_NOT_LRU: f32 = 1.25;
-
-/// A cache of so many blocks is sampled, one block in [`SAMPLE`].
-const SAMPLE_FROM: usize = 1024;
-const SAMPLE: u64 = 4;
 
 #[derive(Debug)]
-pub(super) struct Adaptive {
-    ranking: Ranking<Score>,
-    blocks: Vec<Option<(Key, Heat)>>,
-    shadows: Vec<Shadow>,
-    /// Hits that not all of the shadows had, lately.
-    hits: [f32; WEIGHTS.len()],
-    present: usize,
-    clock: Clock,
-    next_choice: u64,
+struct Block {
+    name: u64,
+    past: Past,
+    /// The block before it and that one's birth: numbers are given again.
+    parent: Option<(NodeId, u64)>,
+    birth: u64,
+    /// Blocks after it that nobody uses.
+    idle_children: u32,
+    in_use: bool,
 }
 
-impl Default for Adaptive {
-    fn default() -> Self {
-        Self {
-            ranking: Ranking::default(),
-            blocks: Vec::new(),
-            shadows: WEIGHTS.map(Shadow::new).into(),
-            hits: [0.0; WEIGHTS.len()],
-            present: 0,
-            clock: Clock::default(),
-            next_choice: 0,
-        }
-    }
+#[derive(Debug, Default)]
+pub(super) struct Adaptive {
+    blocks: Vec<Option<Block>>,
+    len: usize,
+    /// What may be evicted, by class, in the order of the last use.
+    candidates: [BTreeSet<(u64, NodeId)>; CLASSES],
+    densities: Densities,
+    watched: HashMap<u64, Past>,
+    /// Names of the watched, and when they were last in use: those used again since are watched no more.
+    watched_order: VecDeque<(u64, u64)>,
+    now: u64,
+    next_learning: u64,
 }
 
 impl Adaptive {
-    fn weights(&self) -> Weights {
-        WEIGHTS[self.present]
+    fn block(&mut self, id: NodeId) -> Option<&mut Block> {
+        self.blocks.get_mut(id.index())?.as_mut()
     }
 
-    /// Shadows of a large cache see a sample of the blocks: their choice needs no more.
-    fn sampled(&self, key: &Key) -> bool {
-        self.clock.blocks < SAMPLE_FROM || key.short().is_multiple_of(SAMPLE)
+    fn tick(&mut self) -> u64 {
+        self.now += 1;
+        self.now
     }
 
-    fn ask_shadows(&mut self, key: &Key, heat: Heat) {
-        if !self.sampled(key) {
+    /// Changes a block, and its place among the candidates with it.
+    fn change(&mut self, id: NodeId, change: impl FnOnce(&mut Block)) {
+        let Some(block) = self.blocks.get_mut(id.index()).and_then(Option::as_mut) else {
             return;
+        };
+        if block.is_candidate() {
+            self.candidates[class(block.past.hits)].remove(&(block.past.last, id));
         }
-        let mut had = [false; WEIGHTS.len()];
-        for (had, shadow) in had.iter_mut().zip(&mut self.shadows) {
-            *had = shadow.access(key, heat, &self.clock);
-        }
-        if had.contains(&false) {
-            for (hits, had) in self.hits.iter_mut().zip(had) {
-                *hits += f32::from(u8::from(had));
-            }
+        change(block);
+        if block.is_candidate() {
+            self.candidates[class(block.past.hits)].insert((block.past.last, id));
         }
     }
 
-    fn used(&mut self, id: NodeId, hits: f32) {
-        let weights = self.weights();
-        if let Some(Some((_, heat))) = self.blocks.get_mut(id.index()) {
-            heat.used(hits, &self.clock);
-            self.ranking.set(id, heat.score(weights, &self.clock));
+    fn change_parent(&mut self, parent: Option<(NodeId, u64)>, change: impl FnOnce(&mut Block)) {
+        if let Some((id, birth)) = parent
+            && self.block(id).is_some_and(|block| block.birth == birth)
+        {
+            self.change(id, change);
         }
     }
 
-    fn drop_block(&mut self, id: NodeId) -> Option<(Key, Heat)> {
-        self.ranking.remove(id);
+    /// A block with this past is used now: what is known of it then.
+    fn used(&mut self, past: Past) -> Past {
+        let age = self.now - past.last;
+        self.densities.used(past.hits, age);
+        let turnovers = age as f32 / self.len.max(FEW) as f32;
+        Past {
+            last: self.now,
+            hits: past.hits * (-turnovers / HALF_LIFE).exp2() + 1.0,
+        }
+    }
+
+    fn drop_block(&mut self, id: NodeId) -> Option<Block> {
+        // In use it is no candidate, and its parent does not count it.
+        self.pin(id);
+        self.len -= usize::from(self.block(id).is_some());
         self.blocks.get_mut(id.index())?.take()
     }
 
-    /// Once per turnover of the cache: takes the weight that did best. Ordering all blocks anew costs a logarithm for
-    /// each of those computed since.
-    fn choose(&mut self) {
-        if self.clock.now < self.next_choice {
-            return;
-        }
-        self.next_choice = self.clock.now + self.clock.blocks.max(16) as u64 / 2;
-        // In doubt it is lru.
-        let mut best = 0;
-        let lru = self.hits[0];
-        for (i, hits) in self.hits.iter().enumerate() {
-            if *hits > lru * CLEARLY_NOT_LRU && *hits > self.hits[best] {
-                best = i;
+    fn watch(&mut self, block: &Block) {
+        self.watched.insert(block.name, block.past);
+        self.watched_order.push_back((block.name, block.past.last));
+        while self.watched_order.len() > WATCHED * self.len.max(FEW) {
+            if let Some((name, last)) = self.watched_order.pop_front()
+                && self.watched.get(&name).is_some_and(|past| past.last == last)
+                && let Some(past) = self.watched.remove(&name)
+            {
+                self.densities.given_up(past.hits, self.now - past.last);
             }
         }
-        if best != self.present && (best == 0 || self.hits[best] > self.hits[self.present] * CLEARLY) {
-            self.present = best;
-            let (weights, clock, blocks) = (WEIGHTS[best], &self.clock, &self.blocks);
-            self.ranking.rescore(|id| {
-                let heat = blocks.get(id.index()).and_then(Option::as_ref);
-                heat.map_or((0, 0), |(_, heat)| heat.score(weights, clock))
-            });
-        }
-        for hits in &mut self.hits {
-            *hits *= 0.95;
-        }
+    }
+}
+
+impl Block {
+    fn is_candidate(&self) -> bool {
+        !self.in_use && self.idle_children == 0
     }
 }
 
 impl Policy for Adaptive {
     fn insert(&mut self, id: NodeId, key: &Key, parent: Option<NodeId>) {
-        self.clock.now += 1;
-        self.clock.order += 1;
-        self.clock.blocks = self.clock.blocks.max(self.ranking.len() + 1);
-        let above = parent.and_then(|id| self.blocks.get_mut(id.index())?.as_mut());
-        let heat = Heat::child_of(above.map(|(_, heat)| heat), &self.clock);
+        self.drop_block(id);
+        let birth = self.tick();
+        let name = key.short();
+        let new = Past {
+            last: birth,
+            hits: 0.0,
+        };
+        let past = self.watched.remove(&name).map_or(new, |past| self.used(past));
+        let parent = parent.and_then(|id| Some((id, self.block(id)?.birth)));
         if self.blocks.len() <= id.index() {
-            self.blocks.resize(id.index() + 1, None);
+            self.blocks.resize_with(id.index() + 1, || None);
         }
-        self.ask_shadows(key, heat);
-        // One that should have been kept comes back with its history.
-        let heat = self.shadows[self.present].heat(key).unwrap_or(heat);
-        self.blocks[id.index()] = Some((*key, heat));
-        self.ranking
-            .insert_pinned(id, heat.score(self.weights(), &self.clock));
+        self.blocks[id.index()] = Some(Block {
+            name,
+            past,
+            parent,
+            birth,
+            idle_children: 0,
+            in_use: true,
+        });
+        self.len += 1;
     }
 
     fn hit(&mut self, id: NodeId) {
-        self.clock.order += 1;
-        self.used(id, 1.0);
-        if let Some(&Some((key, heat))) = self.blocks.get(id.index()) {
-            self.ask_shadows(&key, heat);
+        self.tick();
+        if let Some(past) = self.block(id).map(|block| block.past) {
+            let past = self.used(past);
+            self.change(id, |block| block.past = past);
         }
     }
 
     fn pin(&mut self, id: NodeId) {
-        self.ranking.pin(id);
+        if let Some(block) = self.block(id).filter(|block| !block.in_use) {
+            let parent = block.parent;
+            self.change(id, |block| block.in_use = true);
+            self.change_parent(parent, |block| block.idle_children -= 1);
+        }
     }
 
     fn unpin(&mut self, id: NodeId) {
-        self.clock.order += 1;
-        self.used(id, 0.0);
-        self.ranking.unpin(id);
-        if let Some(Some((key, _))) = self.blocks.get(id.index()) {
-            for shadow in &mut self.shadows {
-                shadow.use_again(key, 0.0, &self.clock);
-            }
+        let now = self.tick();
+        if let Some(block) = self.block(id).filter(|block| block.in_use) {
+            let parent = block.parent;
+            self.change(id, |block| {
+                block.in_use = false;
+                block.past.last = now;
+            });
+            self.change_parent(parent, |block| block.idle_children += 1);
         }
     }
 
     fn evict(&mut self) -> Option<NodeId> {
-        self.clock.blocks = self.ranking.len();
-        self.choose();
-        let (_, id) = self.ranking.first()?;
-        let blocks = match self.clock.blocks {
-            few if few < SAMPLE_FROM => few,
-            many => many / SAMPLE as usize,
-        };
-        for shadow in &mut self.shadows {
-            shadow.shrink(blocks);
+        if self.now >= self.next_learning {
+            self.next_learning = self.now + self.len.max(FEW) as u64;
+            self.densities.learn(self.len.max(FEW));
         }
-        self.drop_block(id);
+        let ends = |(class, candidates): (usize, &BTreeSet<_>)| {
+            let ends = [candidates.first().copied(), candidates.last().copied()];
+            ends.map(|end| end.map(|(last, id)| (self.densities.of(class, self.now - last), last, id)))
+        };
+        let candidates = self.candidates.iter().enumerate().flat_map(ends).flatten();
+        let (.., id) = candidates.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
+        let block = self.drop_block(id)?;
+        self.watch(&block);
         Some(id)
     }
 
     fn forget(&mut self, id: NodeId) {
-        if let Some((key, _)) = self.drop_block(id) {
-            for shadow in &mut self.shadows {
-                shadow.forget(&key);
-            }
-        }
+        self.drop_block(id);
     }
 }

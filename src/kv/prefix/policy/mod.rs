@@ -5,11 +5,11 @@
 //! terms a leaf goes before its ancestors.
 
 mod adaptive;
+mod density;
 mod lfu;
 mod lru;
 mod ranking;
 mod s3_fifo;
-mod shadow;
 mod sketch;
 mod tiny_lfu;
 
@@ -44,7 +44,7 @@ pub enum PolicyKind {
     S3Fifo,
     /// A small window before a main part that a sketch of frequencies guards (Einziger et al. 2017).
     TinyLfu,
-    /// Recency and decaying frequency, weighted by what would have been hit.
+    /// Hits to expect from recency and frequency, as learned from the load (Beckmann et al. 2018).
     Adaptive,
 }
 

@@ -92,18 +92,4 @@ impl<S: Ord + Copy> Ranking<S> {
     pub(super) fn first(&self) -> Option<(S, NodeId)> {
         self.places.first().copied()
     }
-
-    /// Gives every block a new score.
-    pub(super) fn rescore(&mut self, score: impl Fn(NodeId) -> S) {
-        self.places.clear();
-        for (i, entry) in self.scores.iter_mut().enumerate() {
-            if let Some((old, pinned)) = entry {
-                let id = NodeId(i as u32);
-                *old = score(id);
-                if !*pinned {
-                    self.places.insert((*old, id));
-                }
-            }
-        }
-    }
 }

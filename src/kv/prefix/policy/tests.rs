@@ -90,3 +90,79 @@ fn a_block_that_is_used_again_and_again_survives_a_scan() {
         assert!(resident.contains(&0), "{kind:?}");
     }
 }
+
+/// Plays blocks without parents in a cache of so many; answers how many were found.
+fn found(kind: PolicyKind, capacity: usize, asked: impl Iterator<Item = u32>) -> usize {
+    let mut policy = kind.create();
+    let mut resident = std::collections::HashSet::new();
+    let mut found = 0;
+    for block in asked {
+        if resident.contains(&block) {
+            found += 1;
+            policy.hit(NodeId(block));
+            continue;
+        }
+        if resident.len() == capacity {
+            resident.remove(&policy.evict().unwrap().0);
+        }
+        policy.insert(NodeId(block), &key(block), None);
+        policy.unpin(NodeId(block));
+        resident.insert(block);
+    }
+    found
+}
+
+#[test]
+fn a_round_that_does_not_fit_is_found_in_part() {
+    let round = || (0..60).flat_map(|_| 0..150);
+    assert_eq!(found(PolicyKind::Lru, 100, round()), 0);
+    // The best is 99 of 149.
+    let share = found(PolicyKind::Adaptive, 100, round()) as f64 / round().count() as f64;
+    assert!(share > 0.4, "{share}");
+}
+
+#[test]
+fn what_recency_finds_adaptive_finds_too() {
+    // Each block a few times soon after it was new.
+    let recent = || (300..6000u32).flat_map(|i| [i, i - (i * 7919) % 60, i - (i * 104_729) % 40]);
+    let [lru, adaptive] = [PolicyKind::Lru, PolicyKind::Adaptive].map(|kind| found(kind, 100, recent()));
+    assert!(adaptive * 500 >= lru * 499, "{adaptive} {lru}");
+}
+
+#[test]
+fn adaptive_evicts_no_block_before_an_idle_one_after_it() {
+    let mut random = 7u64;
+    let mut below = |n: usize| {
+        random = random
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        ((random >> 33) as usize) % n
+    };
+    let mut policy = PolicyKind::Adaptive.create();
+    let mut parents: Vec<Option<u32>> = Vec::new();
+    let mut idle: Vec<u32> = Vec::new();
+    for round in 0..3000u32 {
+        // A block after one that is there, which is in use meanwhile.
+        let parent = (!idle.is_empty() && below(8) > 0).then(|| idle[below(idle.len())]);
+        if let Some(parent) = parent {
+            policy.hit(NodeId(parent));
+            policy.pin(NodeId(parent));
+        }
+        policy.insert(NodeId(round), &key(round), parent.map(NodeId));
+        policy.unpin(NodeId(round));
+        if let Some(parent) = parent {
+            policy.unpin(NodeId(parent));
+        }
+        parents.push(parent);
+        idle.push(round);
+        if round % 97 == 0 {
+            let gone = idle.swap_remove(below(idle.len()));
+            policy.forget(NodeId(gone));
+        }
+        if idle.len() > 64 {
+            let gone = policy.evict().unwrap().0;
+            assert!(idle.iter().all(|block| parents[*block as usize] != Some(gone)));
+            idle.retain(|block| *block != gone);
+        }
+    }
+}
