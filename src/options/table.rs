@@ -60,6 +60,9 @@ pub const F16_PRODUCTS: &[&str] = &["f32", "bf16"];
 /// Words for the element type of the KV cache.
 pub const KV_TYPES: &[&str] = &["auto", "f32", "f16", "bf16", "q8"];
 
+/// Words for the element type of a key/value cache of its own.
+pub const KV_STORE_TYPES: &[&str] = &["f32", "f16", "bf16", "q8"];
+
 /// Words of the option `context_overflow`.
 pub const CONTEXT_OVERFLOWS: &[&str] = &["error", "truncate", "shift"];
 
@@ -509,5 +512,61 @@ pub const TABLE: &[OptionSpec] = &[
         Kind::Text,
         "infer",
         "Name of the threads, up to 10 bytes; a number is appended.",
+    ),
+    row(
+        Object::KvCache,
+        "n_layers",
+        integer(0, 65536),
+        "0",
+        "Layers with keys and values. It has to be set.",
+    ),
+    row(
+        Object::KvCache,
+        "n_kv_heads",
+        integer(0, 65536),
+        "0",
+        "Key/value heads of a layer. It has to be set.",
+    ),
+    row(
+        Object::KvCache,
+        "head_dim",
+        integer(0, 65536),
+        "0",
+        "Elements of a head, the same for keys and values. It has to be set.",
+    ),
+    row(
+        Object::KvCache,
+        "kv_type",
+        Kind::Choice(KV_STORE_TYPES),
+        "f16",
+        "Element type that keys and values are stored in. What comes in as float is converted; q8 has a scale for each token and head.",
+    ),
+    row(
+        Object::KvCache,
+        "hot_tokens",
+        integer(1, 1 << 40),
+        "2048",
+        "Tokens that memory may hold, rounded up to blocks of 32. Memory is taken when it is first used and never grows beyond this.",
+    ),
+    row(
+        Object::KvCache,
+        "policy",
+        Kind::Choice(POLICY_NAMES),
+        "adaptive",
+        "Which sealed blocks that nobody uses leave memory first.",
+    ),
+    row(
+        Object::KvCache,
+        "identity",
+        Kind::Text,
+        "",
+        "What keys and values depend on beside the tokens: model, precision, version of the program. Blocks of another identity are never found.",
+    ),
+    row(
+        Object::KvCache,
+        "test_mode",
+        Kind::Bool,
+        "false",
+        "For test suites: at most 256 tokens in memory and a second tier of 1 MiB that is in memory as well, so that nothing is left on a disk.",
     ),
 ];

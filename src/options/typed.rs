@@ -240,3 +240,17 @@ option_struct! {
         on_stop: Option<Arc<dyn Fn(usize) + Send + Sync>>,
     }
 }
+
+option_struct! {
+    /// Options of creating a key/value cache for programs with an attention of their own.
+    KvCacheOptions, Object::KvCache, {
+        n_layers: usize = Integer as to_usize,
+        n_kv_heads: usize = Integer as to_usize,
+        head_dim: usize = Integer as to_usize,
+        kv_type: &'static str = Choice as same,
+        hot_tokens: usize = Integer as to_usize,
+        policy: &'static str = Choice as same,
+        identity: String = Text as same,
+        test_mode: bool = Bool as same,
+    }, {}
+}
