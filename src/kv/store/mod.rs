@@ -219,6 +219,7 @@ impl Shared {
             copies: get(&c.copies),
             fetches: get(&c.fetches),
             tokens_fetched: get(&c.tokens_fetched),
+            ..StoreStats::default()
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use super::block::Block;
 use super::index::{Found, Hold};
-use super::shape::ElementsMut;
+use super::shape::{ElementsMut, Shape};
 use super::stats::add;
 use super::view::{Part, Rows, View};
 use super::writer::Writer;
@@ -120,6 +120,11 @@ impl Sequence {
         KvStore {
             shared: Arc::clone(&self.shared),
         }
+    }
+
+    /// What it stores.
+    pub fn shape(&self) -> &Shape {
+        &self.shared.shape
     }
 
     /// Tokens that can be read.

@@ -55,6 +55,24 @@ pub struct StoreStats {
     pub fetches: u64,
     /// Tokens they covered, of one layer each.
     pub tokens_fetched: u64,
+    /// Whether there is a cold tier that works.
+    pub cold_active: bool,
+    /// Blocks in the cold tier.
+    pub cold_blocks: u64,
+    /// Bytes they take.
+    pub cold_bytes: u64,
+    /// Bytes they may take.
+    pub cold_budget: u64,
+    /// Tokens that lookups found there, part of `hit_tokens`.
+    pub cold_hit_tokens: u64,
+    /// Blocks read back.
+    pub cold_reads: u64,
+    /// Blocks taken over for writing.
+    pub spills: u64,
+    /// Evicted blocks that the cold tier did not take.
+    pub spills_refused: u64,
+    /// Bytes that wait to be written.
+    pub cold_queue_bytes: u64,
 }
 
 impl StoreStats {
