@@ -262,6 +262,13 @@ fn c_and_rust_agree_on_the_layout_of_structs() {
             alerts_time_to_first_token, alerts_inter_token_time, alerts_kv_used, alerts_preemptions, kv_tokens_peak,
             speculative_steps, draft_tokens, accepted_tokens, draft_acceptance,
         }
+        infer_kv_stats {
+            struct_size, reserved, block_bytes, hot_blocks, hot_blocks_used, hot_blocks_cached, hot_bytes, hot_tokens,
+            utilization, tokens_stored, tokens_sealed, lookups, lookup_tokens, hit_tokens, misses, evictions, copies,
+            fetches, tokens_fetched, cold_active, cold_blocks, cold_bytes, cold_budget, cold_hit_tokens, cold_reads,
+            spills, spills_refused, cold_queue_bytes,
+        }
+        infer_kv_block { struct_size, element_type, position, n_tokens, keys, values, token_stride, head_stride }
         infer_histogram { struct_size, kind, n_buckets, bounds, count, sum, max, counts }
         infer_event {
             struct_size, kind, tag, choice, channel, text, text_len, tokens, n_tokens, finish_reason, reserved, stop,

@@ -5,11 +5,12 @@
 //! the founding reports, for which [`allocations`] counts.
 //!
 //! [`workload`] makes loads up and [`serve`] serves them, which [`compare`] does with and without each feature; [`latency`]
-//! measures answers while prompts keep coming.
+//! measures answers while prompts keep coming. [`kv`] measures the key/value store alone.
 
 mod allocations;
 mod compare;
 mod founding;
+mod kv;
 mod latency;
 mod limit;
 mod machine;
@@ -73,6 +74,10 @@ pub struct Args {
     /// Measure the figures of the founding reports instead: claim, measured, limit.
     #[arg(long, conflicts_with_all = ["prompt_tokens", "generate_tokens", "batch", "depth", "repetitions", "serving"])]
     founding: bool,
+    /// Measure the key/value store that `infer_kv_cache` is, without a model: stores by one and by several tokens, fetches
+    /// and lookups beside memcpy.
+    #[arg(long, conflicts_with_all = ["model", "prompt_tokens", "generate_tokens", "batch", "depth", "founding", "serving"])]
+    kv: bool,
     #[command(flatten)]
     serving: Serving,
     #[command(flatten)]
@@ -111,6 +116,9 @@ fn median(values: &mut [f64]) -> f64 {
 
 /// Runs the command.
 pub fn run(args: &Args, json: bool) -> Outcome {
+    if args.kv {
+        return kv::run(&Machine::this(), args.repetitions, json);
+    }
     let path = demo::or_demo(args.model.as_ref())?;
     let options: EngineOptions = args.computing.options()?;
     let model_options: ModelOptions = args.loading.options()?;
