@@ -188,6 +188,10 @@ enum {
   INFER_HISTOGRAM_INTER_TOKEN_TIME = 4,
   /* Nanoseconds of a step; one value per step. */
   INFER_HISTOGRAM_STEP_TIME = 5,
+  /* Nanoseconds of reading a block from the cold tier; one value per block. */
+  INFER_HISTOGRAM_COLD_READ_TIME = 6,
+  /* Nanoseconds of writing a batch of blocks to the cold tier; one value per batch. */
+  INFER_HISTOGRAM_COLD_WRITE_TIME = 7,
 };
 
 /* Flags of infer_model_tokenize(), to be combined with |. */
@@ -602,10 +606,54 @@ typedef struct {
   uint64_t accepted_tokens;
   /* Share of the proposed tokens that were right, from 0 to 1. */
   double draft_acceptance;
+  /* State of the cold tier: 0 off or not to be opened, 1 it works, 2 it failed lately and is left alone for a while. */
+  uint64_t kv_cold_state;
+  /* Blocks that can be read from the cold tier. */
+  uint64_t kv_cold_blocks;
+  /* Bytes they take in its storage. */
+  uint64_t kv_cold_bytes;
+  /* Bytes they may take. */
+  uint64_t kv_cold_bytes_budget;
+  /* Prompts of which the cold tier was asked for what memory does not have. */
+  uint64_t kv_cold_lookups;
+  /* Prompt tokens that the cold tier had and memory had not. */
+  uint64_t kv_cold_hit_tokens;
+  /* Of those, tokens that were computed all the same because that is faster. */
+  uint64_t kv_cold_recomputed_tokens;
+  /* Blocks read from the cold tier. */
+  uint64_t kv_cold_reads;
+  /* Blocks that were to be read from it and could not be had. */
+  uint64_t kv_cold_misses;
+  /* Of those, blocks that did not agree with their name or checksum. */
+  uint64_t kv_cold_corrupt;
+  /* Blocks written to the cold tier. */
+  uint64_t kv_cold_spills;
+  /* Blocks that its storage gave up for others. */
+  uint64_t kv_cold_evictions;
+  /* Blocks that were not worth a write. */
+  uint64_t kv_cold_refusals;
+  /* Blocks that were lost because the queue was full or writing failed. */
+  uint64_t kv_cold_dropped;
+  /* Blocks that wait in memory to be written. */
+  uint64_t kv_cold_queued;
+  /* Bytes written to the cold tier. */
+  uint64_t kv_cold_bytes_written;
+  /* Bytes read from it. */
+  uint64_t kv_cold_bytes_read;
+  /* Blocks that were read for a request that then began with them. */
+  uint64_t kv_cold_prefetch_useful;
+  /* Blocks that were read for a request that ended before, or whose memory others needed. */
+  uint64_t kv_cold_prefetch_useless;
+  /* Errors of the cold tier's storage. */
+  uint64_t kv_cold_errors;
+  /* Files in its directory that cannot be used: damaged, or of another version, model or layout. */
+  uint64_t kv_cold_foreign_files;
+  /* 1 when this process is the one that writes to the directory, 0 when another one does. */
+  uint64_t kv_cold_writer;
 } infer_stats;
 
 /* Initializes an infer_stats: its size, and zero in every other field. */
-#define INFER_STATS_INIT { sizeof(infer_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define INFER_STATS_INIT { sizeof(infer_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /*
  * How often values fell into each bucket since the engine was created. A bucket holds the values above the bound of the

@@ -122,6 +122,8 @@ enum class histogram_kind : std::uint32_t {
   time_to_first_token = INFER_HISTOGRAM_TIME_TO_FIRST_TOKEN,
   inter_token_time = INFER_HISTOGRAM_INTER_TOKEN_TIME,
   step_time = INFER_HISTOGRAM_STEP_TIME,
+  cold_read_time = INFER_HISTOGRAM_COLD_READ_TIME,
+  cold_write_time = INFER_HISTOGRAM_COLD_WRITE_TIME,
 };
 
 /// A token with a meaning of its own.

@@ -11,6 +11,7 @@ pub mod error;
 pub(crate) mod fault;
 pub mod ffi;
 pub mod gguf;
+mod histogram;
 pub mod kernel;
 pub mod kv;
 pub mod memory;

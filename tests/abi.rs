@@ -335,8 +335,8 @@ fn planted_additions_are_free() {
             "  uint64_t total;\n  uint64_t more;\n  double even_more;\n",
         ),
         (
-            "  double draft_acceptance;\n",
-            "  double draft_acceptance;\n  double more;\n",
+            "  uint64_t kv_cold_writer;\n",
+            "  uint64_t kv_cold_writer;\n  double more;\n",
         ),
         // Names of parameters and comments are nothing that programs see.
         (

@@ -261,6 +261,7 @@ fn c_and_rust_agree_on_the_layout_of_structs() {
             preemptions, decode_rows, attention_tiled_calls, attention_two_pass_calls, alerts_queue_time,
             alerts_time_to_first_token, alerts_inter_token_time, alerts_kv_used, alerts_preemptions, kv_tokens_peak,
             speculative_steps, draft_tokens, accepted_tokens, draft_acceptance,
+            kv_cold_state, kv_cold_blocks, kv_cold_bytes, kv_cold_bytes_budget, kv_cold_lookups, kv_cold_hit_tokens, kv_cold_recomputed_tokens, kv_cold_reads, kv_cold_misses, kv_cold_corrupt, kv_cold_spills, kv_cold_evictions, kv_cold_refusals, kv_cold_dropped, kv_cold_queued, kv_cold_bytes_written, kv_cold_bytes_read, kv_cold_prefetch_useful, kv_cold_prefetch_useless, kv_cold_errors, kv_cold_foreign_files, kv_cold_writer,
         }
         infer_kv_stats {
             struct_size, reserved, block_bytes, hot_blocks, hot_blocks_used, hot_blocks_cached, hot_bytes, hot_tokens,

@@ -43,7 +43,9 @@ fn histograms_add_up_with_the_counters() {
     while engine.step().unwrap() {}
     drop(requests);
     let stats = engine.stats();
-    let [batch, queue, first, between, step] = HistogramKind::ALL.map(|kind| engine.histogram(kind));
+    let [batch, queue, first, between, step, cold_read, cold_write] =
+        HistogramKind::ALL.map(|kind| engine.histogram(kind));
+    assert_eq!((cold_read.count(), cold_write.count()), (0, 0));
     assert_eq!((stats.generated_tokens, stats.requests_completed), (100, 5));
     assert_eq!((queue.count(), first.count(), between.count()), (5, 5, 95));
     assert_eq!((batch.count(), step.count()), (stats.steps, stats.steps));

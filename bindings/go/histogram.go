@@ -23,6 +23,10 @@ const (
 	HistogramInterTokenTime = HistogramKind(C.INFER_HISTOGRAM_INTER_TOKEN_TIME)
 	// HistogramStepTime is of nanoseconds of a step.
 	HistogramStepTime = HistogramKind(C.INFER_HISTOGRAM_STEP_TIME)
+	// HistogramColdReadTime is of nanoseconds of reading a block from the cold tier.
+	HistogramColdReadTime = HistogramKind(C.INFER_HISTOGRAM_COLD_READ_TIME)
+	// HistogramColdWriteTime is of nanoseconds of writing a batch of blocks to the cold tier.
+	HistogramColdWriteTime = HistogramKind(C.INFER_HISTOGRAM_COLD_WRITE_TIME)
 )
 
 // Histogram tells how often values fell into each bucket since the engine was created: sequences, or nanoseconds.

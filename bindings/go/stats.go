@@ -81,6 +81,28 @@ type Stats struct {
 	DraftTokens            uint64
 	AcceptedTokens         uint64
 	DraftAcceptance        float64
+	KVColdState            uint64
+	KVColdBlocks           uint64
+	KVColdBytes            uint64
+	KVColdBytesBudget      uint64
+	KVColdLookups          uint64
+	KVColdHitTokens        uint64
+	KVColdRecomputedTokens uint64
+	KVColdReads            uint64
+	KVColdMisses           uint64
+	KVColdCorrupt          uint64
+	KVColdSpills           uint64
+	KVColdEvictions        uint64
+	KVColdRefusals         uint64
+	KVColdDropped          uint64
+	KVColdQueued           uint64
+	KVColdBytesWritten     uint64
+	KVColdBytesRead        uint64
+	KVColdPrefetchUseful   uint64
+	KVColdPrefetchUseless  uint64
+	KVColdErrors           uint64
+	KVColdForeignFiles     uint64
+	KVColdWriter           uint64
 }
 
 // The two structs have the same layout; these do not compile when the sizes differ.

@@ -4,9 +4,9 @@
 //! [`worker::Worker::step`] until nothing is left; events reach readers through mailboxes ([`event`]).
 
 mod alerts;
+mod cold;
 pub mod evaluate;
 mod event;
-mod histogram;
 #[cfg(all(test, infer_models))]
 mod models;
 mod outputs;
@@ -37,12 +37,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub use crate::histogram::{Histogram, HistogramKind};
 pub use crate::model::ComponentTimes;
 pub(crate) use policy::SCHEDULING_POLICIES;
 pub(crate) use speculation::SPECULATIONS;
 
 pub use event::{Channel, Event, EventKind, Finish, FinishReason, Poll};
-pub use histogram::{Histogram, HistogramKind};
 pub use queue::{Queue, Wake};
 pub use request::Request;
 pub use stats::Stats;
@@ -50,6 +50,7 @@ pub use stats::Stats;
 use crate::error::{Error, Result};
 use crate::kernel::{Kernels, RowType};
 use crate::kv::prefix::Fingerprint;
+use crate::kv::tier::Tier;
 use crate::model::Model;
 use crate::options::{EngineOptions, LogLevel, LogRecord, OptionSet, RequestOptions};
 use alerts::{Alerts, Due};
@@ -71,6 +72,8 @@ struct Shared {
     context: usize,
     machine: Facts,
     counters: Arc<Counters>,
+    /// The second tier, for its counts; the worker's cache uses it.
+    tier: Option<Arc<Tier>>,
     ready: Arc<ReadyList>,
     inbox: Mutex<Inbox>,
     /// The worker has something to look at.
@@ -130,6 +133,7 @@ impl Engine {
         let machine = Machine::new(&options)?;
         let (worker, context) = Worker::new(Arc::clone(&model), &options, machine, Arc::clone(&counters))?;
         let manual = options.manual_step;
+        let tier = worker.kv.tier().map(Arc::clone);
         let machine = Facts {
             kernels: worker.kernels(),
             threads: worker.pool().threads(),
@@ -151,6 +155,7 @@ impl Engine {
             context,
             machine,
             counters,
+            tier,
             ready: Arc::default(),
             inbox: Mutex::default(),
             wake: Condvar::new(),
@@ -387,12 +392,20 @@ impl Engine {
 
     /// The counters.
     pub fn stats(&self) -> Stats {
-        self.shared.counters.snapshot()
+        let mut stats = self.shared.counters.snapshot();
+        if let Some(tier) = &self.shared.tier {
+            stats.set_cold(&tier.stats());
+        }
+        stats
     }
 
     /// How often values fell into each bucket of a histogram. Reading does not slow the engine down.
     pub fn histogram(&self, kind: HistogramKind) -> Histogram {
-        self.shared.counters.histograms.of(kind).read()
+        match (kind, &self.shared.tier) {
+            (HistogramKind::ColdReadTime, Some(tier)) => tier.read_times(),
+            (HistogramKind::ColdWriteTime, Some(tier)) => tier.write_times(),
+            _ => self.shared.counters.histograms.of(kind).read(),
+        }
     }
 
     /// What is on and what was measured, as text for people.
@@ -594,6 +607,7 @@ impl Shared {
     fn close(&self, ending: &dyn Fn() -> Ending) {
         let mut worker = self.worker();
         let mut n = worker.end_all(ending);
+        worker.close_tier(Duration::from_millis(self.options.kv_cold_patience_ms));
         drop(worker);
         let mut inbox = self.lock();
         let queue = std::mem::take(&mut inbox.queue);

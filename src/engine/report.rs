@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::Shared;
-use super::histogram::{Histogram, HistogramKind};
 use super::stats::{ComponentTimes, FIELDS, Stats, Unit};
+use crate::histogram::{Histogram, HistogramKind};
 use crate::kernel::attention::Form;
 use crate::options::preset::SizeClass;
 
@@ -18,6 +18,7 @@ pub(super) fn summary(shared: &Shared) -> String {
     let _ = memory(&mut out, shared, &stats);
     let _ = work(&mut out, &stats);
     let _ = times(&mut out, shared);
+    let _ = cold(&mut out, shared);
     let _ = alerts(&mut out, shared, &stats);
     out
 }
@@ -48,7 +49,7 @@ fn features(out: &mut String, shared: &Shared) -> std::fmt::Result {
     )?;
     writeln!(
         out,
-        "batching: {}; prefix cache: {}; speculation: {}; cold tier: not in this version",
+        "batching: {}; prefix cache: {}; speculation: {}; cold tier: {}",
         if options.max_running > 1 { "on" } else { "off" },
         if options.prefix_cache {
             options.prefix_policy
@@ -56,6 +57,50 @@ fn features(out: &mut String, shared: &Shared) -> std::fmt::Result {
             "off"
         },
         options.speculation,
+        match (&shared.tier, options.kv_cold_test_mode) {
+            (None, _) => "off",
+            (Some(_), true) => "in memory, for tests",
+            (Some(_), false) if options.cold_storage.is_some() => "the host's storage",
+            (Some(_), false) => options.kv_cold_dir.as_str(),
+        },
+    )
+}
+
+fn cold(out: &mut String, shared: &Shared) -> std::fmt::Result {
+    let Some(tier) = &shared.tier else {
+        return Ok(());
+    };
+    let (t, ms) = (tier.stats(), |h: Histogram, q| h.quantile(q) * 1e-6);
+    writeln!(
+        out,
+        "cold tier: {}{}; {} blocks in {} of {} bytes; {} lookups, {} tokens found, {} of them computed all the same",
+        t.state.name(),
+        if t.writer == 1 {
+            ""
+        } else {
+            ", another process writes"
+        },
+        t.blocks,
+        t.bytes,
+        t.budget,
+        t.lookups,
+        t.hit_tokens,
+        t.recomputed,
+    )?;
+    writeln!(
+        out,
+        "cold reading: {} blocks, {} of the prefetched used, {} misses, {} corrupt; p50 {:.2} ms, p99 {:.2} ms",
+        t.reads,
+        percent(t.useful, t.useful + t.useless),
+        t.misses,
+        t.corrupt,
+        ms(tier.read_times(), 0.5),
+        ms(tier.read_times(), 0.99),
+    )?;
+    writeln!(
+        out,
+        "cold writing: {} blocks, {} waiting, {} dropped, {} not worth it, {} evicted; {} errors, {} unusable files",
+        t.spills, t.queued, t.dropped, t.refusals, t.evictions, t.errors, t.foreign_files,
     )
 }
 

@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use super::alerts::Alert;
 use super::event::FinishReason;
-use super::histogram::HistogramKind;
 use super::outputs::Chosen;
 use super::sequence::{Ending, Sequence, TokenTime};
 use super::stats::{Counters, nanoseconds};
 use super::worker::Worker;
 use crate::error::Error;
+use crate::histogram::HistogramKind;
 use crate::kernel::for_each_row_mut;
 use crate::sample::{log_sum_exp, logprob};
 

@@ -44,6 +44,10 @@ enum Room {
 impl Worker {
     /// Takes waiting sequences in while there is a place and memory for them.
     pub(crate) fn admit(&mut self, queue: &mut VecDeque<Sequence>) {
+        if self.cold.is_some() {
+            self.rename();
+            self.read_early(queue);
+        }
         loop {
             let full = self.running.len() == self.max_running;
             if full && self.policy != Policy::Priority {
@@ -57,7 +61,8 @@ impl Worker {
                 return;
             };
             let waiting = self.waiting(place, queue);
-            if self.blocked == waiting.map(|s| s.arrival) {
+            let arrival = waiting.map(|s| s.arrival);
+            if self.blocked == arrival {
                 return;
             }
             let fitting = match waiting {
@@ -65,12 +70,16 @@ impl Worker {
                 _ => None,
             };
             let Some(prefix) = fitting else {
+                if self.running.is_empty() && self.stop_reading() {
+                    // What was read for others may be evicted for this one.
+                    continue;
+                }
                 if self.yields_to(&rank) {
                     self.preempt_last();
                     continue;
                 }
                 if !full {
-                    self.blocked = waiting.map(|s| s.arrival);
+                    self.blocked = arrival;
                 }
                 return;
             };
@@ -113,12 +122,7 @@ impl Worker {
             Policy::Priority => HORIZON,
             Policy::CachedPrefix => HORIZON_OF_LOOKUPS,
         };
-        if let Some(index) = self.kv.index() {
-            let rootless = |s: &&mut Sequence| s.root.is_none() && s.cache_prompt;
-            for s in queue.iter_mut().take(horizon).filter(rootless) {
-                s.root = Some(index.root(s.cache_salt.as_bytes()));
-            }
-        }
+        self.find_roots(queue, horizon);
         let cached = |s: &Sequence| match (self.policy, s.root) {
             (Policy::CachedPrefix, Some(root)) => self.kv.find(root, s.findable()).len(),
             _ => 0,
@@ -129,6 +133,15 @@ impl Worker {
         let queued = queue.iter().enumerate().take(horizon);
         let queued = queued.map(|(i, s)| (Place::Queued(i), rank(s)));
         preempted.chain(queued).min_by_key(|(_, rank)| *rank)
+    }
+
+    /// Tells the first of those that wait where their cached prefixes begin.
+    pub(super) fn find_roots(&self, queue: &mut VecDeque<Sequence>, horizon: usize) {
+        let Some(index) = self.kv.index() else { return };
+        let rootless = |s: &&mut Sequence| s.root.is_none() && s.cache_prompt;
+        for s in queue.iter_mut().take(horizon).filter(rootless) {
+            s.root = Some(index.root(s.cache_salt.as_bytes()));
+        }
     }
 
     /// Whether the last running sequence has to go for one of this rank.
@@ -152,7 +165,8 @@ impl Worker {
         } else {
             0
         };
-        if others().any(|s| s.is_sibling(sequence)) {
+        if others().any(|s| s.arrival < sequence.arrival && s.is_sibling(sequence)) {
+            // That one reads the prompt for both.
             let own = 1 + usize::from(growth > 0);
             return (own <= available).then(Prefix::default);
         }
@@ -200,6 +214,26 @@ impl Worker {
         sequence.is_untouched() && self.running[..index].iter().any(reads)
     }
 
+    /// Lets a sequence that computed nothing yet look into the second tier; answers whether it has to wait for that.
+    fn looks_into_tier(&mut self, index: usize) -> bool {
+        if self.cold.is_none() || !self.running[index].is_untouched() {
+            return false;
+        }
+        if self.waits_for_tier(&self.running[index]) {
+            return true;
+        }
+        if self.running[index].sought {
+            return false;
+        }
+        // What it waited for has come; there may be more now.
+        self.running[index].load = None;
+        let mut sequence = self.running.remove(index);
+        self.seek(&mut sequence);
+        let waits = self.waits_for_tier(&sequence);
+        self.running.insert(index, sequence);
+        waits
+    }
+
     /// Gives what a sequence has of its prompt to the completions of the same request that wait for it.
     pub(super) fn share_prompt(&mut self, index: usize) {
         let Some(from) = self.running[index].slot else {
@@ -225,6 +259,7 @@ impl Worker {
             }
         }
         sequence.computed = 0;
+        (sequence.load, sequence.sought) = (None, false);
         sequence.overtaken += u32::from(self.policy != Policy::FirstCome);
         self.blocked = None;
         Counters::add(&self.counters.preemptions, 1);
@@ -238,6 +273,9 @@ impl Worker {
             let Err(full) = self.kv.reserve(slot, rows) else {
                 return Room::There;
             };
+            if self.stop_reading() {
+                continue;
+            }
             if index + 1 < self.running.len() {
                 self.preempt_last();
             } else if index > 0 {
@@ -261,7 +299,7 @@ impl Worker {
         let (mut prefill, mut decode) = (0, 0);
         let mut index = 0;
         while index < self.running.len() {
-            let waits = self.waits_for_sibling(index);
+            let waits = self.waits_for_sibling(index) || self.looks_into_tier(index);
             if prefill < chunk && !waits {
                 self.adopt_late(index);
             }
@@ -300,6 +338,7 @@ impl Worker {
             } else {
                 self.make_room_for_drafts(index, slot)
             };
+            self.note_begun(index);
             let sequence = &mut self.running[index];
             if let Some(waited) = sequence.start(now) {
                 let waited = nanoseconds(waited);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use super::cold::Ticket;
 use super::event::{Finish, FinishReason, Mailbox};
 use super::outputs::Outputs;
 use super::queue::Outbox;
@@ -40,6 +41,10 @@ pub(crate) struct Sequence {
     pub(crate) root: Option<Key>,
     pub(crate) cache_prompt: bool,
     pub(crate) cache_salt: String,
+    /// What it waits for from the second tier.
+    pub(crate) load: Option<Ticket>,
+    /// It has looked there.
+    pub(crate) sought: bool,
     /// Tokens of the prompt that were not computed.
     pub(crate) cached: usize,
     pub(crate) params: SamplingParams,
@@ -154,6 +159,8 @@ impl Sequence {
             root: None,
             cache_prompt: options.cache_prompt,
             cache_salt: options.cache_salt.clone(),
+            load: None,
+            sought: false,
             cached: 0,
             params: SamplingParams {
                 temperature: options.temperature,
@@ -280,6 +287,11 @@ impl Sequence {
     pub(crate) fn is_sibling(&self, other: &Sequence) -> bool {
         let fresh = |s: &Sequence| s.generated() == 0;
         fresh(self) && fresh(other) && self.choice != other.choice && self.mailbox.id() == other.mailbox.id()
+    }
+
+    /// Whether another completion of the same prompt reads for this one too.
+    pub(crate) fn follows(&self) -> bool {
+        self.choice > 0 && self.generated() == 0
     }
 
     /// Takes a place among the running ones.

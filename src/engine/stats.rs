@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::event::FinishReason;
-use super::histogram::{HistogramKind, Recorders};
+use crate::histogram::{HistogramKind, Recorders};
+use crate::kv::tier::TierStats;
 pub(super) use crate::model::ComponentTimes;
 
 /// Unit of a counter.
@@ -160,9 +161,79 @@ counters! {
     draft_tokens: Count counter,
     /// Proposed tokens that were right.
     accepted_tokens: Count counter,
+    /// State of the cold tier: 0 off or not to be opened, 1 it works, 2 it failed lately and is left alone for a while.
+    kv_cold_state: Count gauge,
+    /// Blocks that can be read from the cold tier.
+    kv_cold_blocks: Count gauge,
+    /// Bytes they take in its storage.
+    kv_cold_bytes: Bytes gauge,
+    /// Bytes they may take.
+    kv_cold_bytes_budget: Bytes gauge,
+    /// Prompts of which the cold tier was asked for what memory does not have.
+    kv_cold_lookups: Count counter,
+    /// Prompt tokens that the cold tier had and memory had not.
+    kv_cold_hit_tokens: Count counter,
+    /// Of those, tokens that were computed all the same because that is faster.
+    kv_cold_recomputed_tokens: Count counter,
+    /// Blocks read from the cold tier.
+    kv_cold_reads: Count counter,
+    /// Blocks that were to be read from it and could not be had.
+    kv_cold_misses: Count counter,
+    /// Of those, blocks that did not agree with their name or checksum.
+    kv_cold_corrupt: Count counter,
+    /// Blocks written to the cold tier.
+    kv_cold_spills: Count counter,
+    /// Blocks that its storage gave up for others.
+    kv_cold_evictions: Count counter,
+    /// Blocks that were not worth a write.
+    kv_cold_refusals: Count counter,
+    /// Blocks that were lost because the queue was full or writing failed.
+    kv_cold_dropped: Count counter,
+    /// Blocks that wait in memory to be written.
+    kv_cold_queued: Count gauge,
+    /// Bytes written to the cold tier.
+    kv_cold_bytes_written: Bytes counter,
+    /// Bytes read from it.
+    kv_cold_bytes_read: Bytes counter,
+    /// Blocks that were read for a request that then began with them.
+    kv_cold_prefetch_useful: Count counter,
+    /// Blocks that were read for a request that ended before, or whose memory others needed.
+    kv_cold_prefetch_useless: Count counter,
+    /// Errors of the cold tier's storage.
+    kv_cold_errors: Count counter,
+    /// Files in its directory that cannot be used: damaged, or of another version, model or layout.
+    kv_cold_foreign_files: Count gauge,
+    /// 1 when this process is the one that writes to the directory, 0 when another one does.
+    kv_cold_writer: Count gauge,
 }
 
 impl Stats {
+    /// Fills in what the cold tier counts for itself.
+    pub(super) fn set_cold(&mut self, tier: &TierStats) {
+        self.kv_cold_state = tier.state as u64;
+        self.kv_cold_blocks = tier.blocks;
+        self.kv_cold_bytes = tier.bytes;
+        self.kv_cold_bytes_budget = tier.budget;
+        self.kv_cold_lookups = tier.lookups;
+        self.kv_cold_hit_tokens = tier.hit_tokens;
+        self.kv_cold_recomputed_tokens = tier.recomputed;
+        self.kv_cold_reads = tier.reads;
+        self.kv_cold_misses = tier.misses;
+        self.kv_cold_corrupt = tier.corrupt;
+        self.kv_cold_spills = tier.spills;
+        self.kv_cold_evictions = tier.evictions;
+        self.kv_cold_refusals = tier.refusals;
+        self.kv_cold_dropped = tier.dropped;
+        self.kv_cold_queued = tier.queued;
+        self.kv_cold_bytes_written = tier.written;
+        self.kv_cold_bytes_read = tier.read;
+        self.kv_cold_prefetch_useful = tier.useful;
+        self.kv_cold_prefetch_useless = tier.useless;
+        self.kv_cold_errors = tier.errors;
+        self.kv_cold_foreign_files = tier.foreign_files;
+        self.kv_cold_writer = tier.writer;
+    }
+
     /// Generated tokens per second of decode time; 0 before the first.
     pub fn decode_tokens_per_second(&self) -> f64 {
         per_second(self.generated_tokens, self.decode_time)

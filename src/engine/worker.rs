@@ -8,18 +8,19 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::alerts::Alerts;
+use super::cold::Cold;
 use super::event::FinishReason;
-use super::histogram::HistogramKind;
 use super::outputs::Chosen;
 use super::pace::Pace;
 use super::policy::Policy;
-use super::prefix::prefix_index;
+use super::prefix::PrefixCache;
 use super::queue::Outbox;
 use super::sampling::Sampled;
 use super::sequence::{Ending, Sequence};
 use super::speculation::{self, DraftModel, Speculation};
 use super::stats::{Counters, nanoseconds};
 use crate::error::{Error, Result};
+use crate::histogram::HistogramKind;
 use crate::kernel::attention::Form;
 use crate::kernel::{CpuLevel, Kernels, Precision, RowType, ThreadPool, ThreadPoolOptions};
 use crate::kv::prefix::PrefixIndex;
@@ -58,6 +59,8 @@ pub(crate) struct Worker {
     pub(super) chosen: Vec<Chosen>,
     /// `None` when it is off.
     pub(super) speculation: Option<Box<Speculation>>,
+    /// `None` without a second tier.
+    pub(super) cold: Option<Box<Cold>>,
     /// Rows of this step per running sequence.
     pub(super) shares: Vec<usize>,
     pub(super) endings: Vec<Option<Ending>>,
@@ -166,13 +169,18 @@ impl Worker {
             None => None,
         };
         let budget = budget - share;
-        let index = match options.prefix_cache {
-            true => Some(prefix_index(&model, options, &machine, &geometry)?),
+        let prefix_cache = match options.prefix_cache {
+            true => Some(PrefixCache::new(&model, options, &machine, &geometry)?),
             false => None,
         };
         let mut kv = KvCache::new(geometry, options.max_running, asked, budget)?;
-        if let Some(index) = index {
+        let mut cold = None;
+        if let Some(PrefixCache { index, tier }) = prefix_cache {
             kv = kv.with_index(index);
+            if let Some(tier) = tier {
+                cold = Some(Cold::new(Arc::clone(&tier)));
+                kv = kv.with_tier(tier);
+            }
         }
         let context = asked.min(kv.pool().capacity().saturating_mul(BLOCK_TOKENS));
         let widths = body.widths();
@@ -214,6 +222,7 @@ impl Worker {
             sampled: memory::with_capacity(logit_rows, what)?,
             chosen: memory::with_capacity(logit_rows, what)?,
             speculation: Speculation::new(options, draft),
+            cold,
             shares: memory::with_capacity(options.max_running, what)?,
             endings: memory::with_capacity(options.max_running, what)?,
             ended: 0,
@@ -256,6 +265,8 @@ impl Worker {
 
     /// Forgets the cached prefixes of a salt, or all of them when it is empty.
     pub(crate) fn forget_prefixes(&mut self, salt: &[u8]) {
+        // What is being read may be of that salt.
+        self.stop_reading();
         let root = self.kv.index().map(|index| index.root(salt));
         self.kv.forget_prefixes(root.filter(|_| !salt.is_empty()));
         self.publish_cache();
@@ -301,6 +312,7 @@ impl Worker {
     pub(crate) fn step(&mut self, shutdown: &dyn Fn() -> bool) -> usize {
         let reaped = self.reap();
         if self.running.is_empty() {
+            self.receive();
             return reaped;
         }
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.compute(shutdown))) {
@@ -335,9 +347,11 @@ impl Worker {
         crate::fault::panic_at("step");
         let begin = Instant::now();
         let mut times = ComponentTimes::default();
+        self.receive();
         self.propose(shutdown, &mut times);
         let (prefill_rows, decode_rows) = self.plan(begin);
         if self.rows.is_empty() {
+            self.nap();
             return;
         }
         self.alerts
@@ -403,6 +417,9 @@ impl Worker {
         c.record(HistogramKind::StepTime, nanoseconds(taken));
         let seconds = taken.as_secs_f64();
         self.pace.record(generating, prefill_rows, seconds);
+        if let Some(cold) = &mut self.cold {
+            cold.record(prefill_rows, decode_rows, seconds);
+        }
         self.record_speculation(prefill_rows, generating, drafted, seconds);
     }
 

@@ -20,6 +20,10 @@ pub enum infer_histogram_kind {
     INFER_HISTOGRAM_INTER_TOKEN_TIME = 4,
     /// Nanoseconds of a step; one value per step.
     INFER_HISTOGRAM_STEP_TIME = 5,
+    /// Nanoseconds of reading a block from the cold tier; one value per block.
+    INFER_HISTOGRAM_COLD_READ_TIME = 6,
+    /// Nanoseconds of writing a batch of blocks to the cold tier; one value per batch.
+    INFER_HISTOGRAM_COLD_WRITE_TIME = 7,
 }
 
 /// Room for buckets in an infer_histogram.
@@ -207,6 +211,8 @@ mod tests {
             infer_histogram_kind::INFER_HISTOGRAM_TIME_TO_FIRST_TOKEN,
             infer_histogram_kind::INFER_HISTOGRAM_INTER_TOKEN_TIME,
             infer_histogram_kind::INFER_HISTOGRAM_STEP_TIME,
+            infer_histogram_kind::INFER_HISTOGRAM_COLD_READ_TIME,
+            infer_histogram_kind::INFER_HISTOGRAM_COLD_WRITE_TIME,
         ]) {
             assert_eq!(kind as u32, number as u32);
             assert!(kind.bounds().len() <= INFER_HISTOGRAM_BUCKETS);

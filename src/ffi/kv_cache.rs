@@ -109,9 +109,9 @@ pub struct infer_kv_stats {
     pub cold_hit_tokens: u64,
     /// Blocks read back.
     pub cold_reads: u64,
-    /// Blocks taken over for writing.
+    /// Blocks written.
     pub spills: u64,
-    /// Evicted blocks that the cold tier did not take: not worth a write, known there already, or no room to wait.
+    /// Blocks offered to the cold tier that were not written: not worth it, or no room to wait.
     pub spills_refused: u64,
     /// Bytes that wait to be written.
     pub cold_queue_bytes: u64,
@@ -183,8 +183,9 @@ pub unsafe extern "C" fn infer_kv_cache_create(
     unsafe { guard::call("infer_kv_cache_create", error, body) }
 }
 
-/// Frees a cache. Its sequences, views and pins keep what they need. With the option cold_persist the last to be freed
-/// writes what is sealed to the cold tier and waits for it. NULL is ignored.
+/// Frees a cache. Its sequences, views and pins keep what they need. With the option cold_persist what is sealed is
+/// written to the cold tier when the cache and all sequences are freed: the last of these calls waits for it, up to
+/// cold_patience_ms. NULL is ignored.
 ///
 /// Threads: any; nobody else may be using the handle.
 #[unsafe(no_mangle)]

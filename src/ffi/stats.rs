@@ -148,6 +148,50 @@ pub struct infer_stats {
     pub accepted_tokens: u64,
     /// Share of the proposed tokens that were right, from 0 to 1.
     pub draft_acceptance: f64,
+    /// State of the cold tier: 0 off or not to be opened, 1 it works, 2 it failed lately and is left alone for a while.
+    pub kv_cold_state: u64,
+    /// Blocks that can be read from the cold tier.
+    pub kv_cold_blocks: u64,
+    /// Bytes they take in its storage.
+    pub kv_cold_bytes: u64,
+    /// Bytes they may take.
+    pub kv_cold_bytes_budget: u64,
+    /// Prompts of which the cold tier was asked for what memory does not have.
+    pub kv_cold_lookups: u64,
+    /// Prompt tokens that the cold tier had and memory had not.
+    pub kv_cold_hit_tokens: u64,
+    /// Of those, tokens that were computed all the same because that is faster.
+    pub kv_cold_recomputed_tokens: u64,
+    /// Blocks read from the cold tier.
+    pub kv_cold_reads: u64,
+    /// Blocks that were to be read from it and could not be had.
+    pub kv_cold_misses: u64,
+    /// Of those, blocks that did not agree with their name or checksum.
+    pub kv_cold_corrupt: u64,
+    /// Blocks written to the cold tier.
+    pub kv_cold_spills: u64,
+    /// Blocks that its storage gave up for others.
+    pub kv_cold_evictions: u64,
+    /// Blocks that were not worth a write.
+    pub kv_cold_refusals: u64,
+    /// Blocks that were lost because the queue was full or writing failed.
+    pub kv_cold_dropped: u64,
+    /// Blocks that wait in memory to be written.
+    pub kv_cold_queued: u64,
+    /// Bytes written to the cold tier.
+    pub kv_cold_bytes_written: u64,
+    /// Bytes read from it.
+    pub kv_cold_bytes_read: u64,
+    /// Blocks that were read for a request that then began with them.
+    pub kv_cold_prefetch_useful: u64,
+    /// Blocks that were read for a request that ended before, or whose memory others needed.
+    pub kv_cold_prefetch_useless: u64,
+    /// Errors of the cold tier's storage.
+    pub kv_cold_errors: u64,
+    /// Files in its directory that cannot be used: damaged, or of another version, model or layout.
+    pub kv_cold_foreign_files: u64,
+    /// 1 when this process is the one that writes to the directory, 0 when another one does.
+    pub kv_cold_writer: u64,
 }
 
 // SAFETY: repr(C), struct_size first, two u32 before fields of eight bytes leave no padding, zero is a value.
@@ -258,6 +302,40 @@ const COUNTERS: &[Counter] = &[
     counter("speculative_steps", Kind::Count, |s| &mut s.speculative_steps),
     counter("draft_tokens", Kind::Count, |s| &mut s.draft_tokens),
     counter("accepted_tokens", Kind::Count, |s| &mut s.accepted_tokens),
+    counter("kv_cold_state", Kind::Maximum, |s| &mut s.kv_cold_state),
+    counter("kv_cold_blocks", Kind::Gauge, |s| &mut s.kv_cold_blocks),
+    counter("kv_cold_bytes", Kind::Gauge, |s| &mut s.kv_cold_bytes),
+    counter("kv_cold_bytes_budget", Kind::Gauge, |s| {
+        &mut s.kv_cold_bytes_budget
+    }),
+    counter("kv_cold_lookups", Kind::Count, |s| &mut s.kv_cold_lookups),
+    counter("kv_cold_hit_tokens", Kind::Count, |s| &mut s.kv_cold_hit_tokens),
+    counter("kv_cold_recomputed_tokens", Kind::Count, |s| {
+        &mut s.kv_cold_recomputed_tokens
+    }),
+    counter("kv_cold_reads", Kind::Count, |s| &mut s.kv_cold_reads),
+    counter("kv_cold_misses", Kind::Count, |s| &mut s.kv_cold_misses),
+    counter("kv_cold_corrupt", Kind::Count, |s| &mut s.kv_cold_corrupt),
+    counter("kv_cold_spills", Kind::Count, |s| &mut s.kv_cold_spills),
+    counter("kv_cold_evictions", Kind::Count, |s| &mut s.kv_cold_evictions),
+    counter("kv_cold_refusals", Kind::Count, |s| &mut s.kv_cold_refusals),
+    counter("kv_cold_dropped", Kind::Count, |s| &mut s.kv_cold_dropped),
+    counter("kv_cold_queued", Kind::Gauge, |s| &mut s.kv_cold_queued),
+    counter("kv_cold_bytes_written", Kind::Count, |s| {
+        &mut s.kv_cold_bytes_written
+    }),
+    counter("kv_cold_bytes_read", Kind::Count, |s| &mut s.kv_cold_bytes_read),
+    counter("kv_cold_prefetch_useful", Kind::Count, |s| {
+        &mut s.kv_cold_prefetch_useful
+    }),
+    counter("kv_cold_prefetch_useless", Kind::Count, |s| {
+        &mut s.kv_cold_prefetch_useless
+    }),
+    counter("kv_cold_errors", Kind::Count, |s| &mut s.kv_cold_errors),
+    counter("kv_cold_foreign_files", Kind::Gauge, |s| {
+        &mut s.kv_cold_foreign_files
+    }),
+    counter("kv_cold_writer", Kind::Gauge, |s| &mut s.kv_cold_writer),
 ];
 
 impl infer_stats {

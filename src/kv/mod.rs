@@ -8,6 +8,7 @@
 //! Sequences share blocks: a full block is never written again, and whoever goes on from the middle of a shared block
 //! copies it first. With an index, the blocks of finished sequences stay until their memory is needed.
 
+mod cold;
 mod geometry;
 mod pool;
 pub mod prefix;
@@ -17,13 +18,17 @@ mod table;
 pub mod tier;
 mod transfer;
 
+pub use cold::ColdPrefix;
 pub use geometry::{BLOCK_TOKENS, Geometry, LayerShape};
 pub use pool::{BlockId, KvFull, Pool};
 use prefix::PrefixIndex;
 pub use table::{BlockTable, SequenceId};
 
+use std::sync::Arc;
+
 use crate::error::Result;
 use crate::kernel::Kernels;
+use tier::Tier;
 
 /// The cache of one layer group: a pool of blocks and the tables of the sequences that use them.
 #[derive(Debug)]
@@ -32,6 +37,8 @@ pub struct KvCache {
     tables: Vec<BlockTable>,
     unused_tables: Vec<SequenceId>,
     index: Option<PrefixIndex>,
+    /// Where full blocks go that memory gives up.
+    tier: Option<Arc<Tier>>,
 }
 
 impl KvCache {
@@ -53,6 +60,7 @@ impl KvCache {
             tables,
             unused_tables,
             index: None,
+            tier: None,
         })
     }
 

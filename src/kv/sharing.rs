@@ -155,12 +155,11 @@ impl KvCache {
         freed
     }
 
-    /// Forgets the cached prefixes of a root, or all of them.
+    /// Forgets the cached prefixes of a root, or all of them, in memory and in the second tier.
     pub fn forget_prefixes(&mut self, root: Option<Key>) {
-        let Some(index) = &mut self.index else { return };
-        for (id, block) in index.entries(root) {
-            index.remove(id);
-            self.pool.set_indexed(block, None);
+        self.forget_cached(root);
+        if let Some(tier) = &self.tier {
+            tier.forget(root);
         }
     }
 
@@ -177,9 +176,12 @@ impl KvCache {
     }
 
     fn evict(&mut self) -> bool {
-        let Some(block) = self.index.as_mut().and_then(PrefixIndex::evict) else {
+        let Some((block, name)) = self.index.as_mut().and_then(PrefixIndex::evict) else {
             return false;
         };
+        if let (Some(tier), Some(name)) = (&self.tier, name) {
+            tier.offer(&name, self.pool.block(block));
+        }
         self.pool.set_indexed(block, None);
         true
     }

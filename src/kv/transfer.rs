@@ -56,7 +56,7 @@ impl KvCache {
     }
 
     /// Answers the block that holds these tokens after `parent`, in use, and its key.
-    fn import_block(
+    pub(super) fn import_block(
         &mut self,
         root: Key,
         parent: Key,

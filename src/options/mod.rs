@@ -10,8 +10,8 @@ mod typed;
 
 pub use table::{CPU_LEVELS, KV_TYPES, MAX_SPECULATION_TOKENS, MAX_TOKENS_LIMIT, TABLE};
 pub use typed::{
-    ContextOverflow, EngineOptions, KvCacheOptions, LogCallback, LogLevel, LogRecord, ModelOptions, Pooling,
-    Prompt, RequestOptions, ThreadsOptions,
+    ContextOverflow, EngineOptions, KvCacheOptions, LogCallback, LogLevel, LogRecord, ModelOptions,
+    OpenStorage, Pooling, Prompt, RequestOptions, ThreadsOptions,
 };
 
 /// The object an option belongs to.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::{Object, OptionError, OptionSet, OptionValue, find};
+use crate::kv::prefix::Secret;
+use crate::kv::tier::{Backend, StorageOptions};
 
 macro_rules! option_struct {
     ($(#[$doc:meta])* $name:ident, $object:expr, { $($field:ident : $ty:ty = $variant:ident as $conv:expr),* $(,)? },
@@ -60,6 +62,10 @@ option_struct! {
     }, {}
 }
 
+/// Opens storage of one's own for blocks that memory gives up: see [`tier`](crate::kv::tier).
+pub type OpenStorage =
+    Arc<dyn Fn(&StorageOptions) -> std::io::Result<(Arc<dyn Backend>, Secret)> + Send + Sync>;
+
 /// Receives structured log records of one engine. It must not call that engine: it may be called from inside it.
 pub type LogCallback = Arc<dyn Fn(&LogRecord<'_>) + Send + Sync>;
 
@@ -107,6 +113,13 @@ option_struct! {
         f16_products: &'static str = Choice as same,
         prefix_cache: bool = Bool as same,
         prefix_policy: &'static str = Choice as same,
+        kv_cold_dir: String = Text as same,
+        kv_cold_bytes: u64 = Integer as same,
+        kv_cold_policy: &'static str = Choice as same,
+        kv_cold_persist: bool = Bool as same,
+        kv_cold_queue_bytes: usize = Integer as to_usize,
+        kv_cold_patience_ms: u64 = Integer as same,
+        kv_cold_test_mode: bool = Bool as same,
         speculation: &'static str = Choice as same,
         speculation_tokens: usize = Integer as to_usize,
         speculation_adaptive: bool = Bool as same,
@@ -125,6 +138,8 @@ option_struct! {
         draft_model: Option<Arc<crate::model::Model>>,
         /// Where log records go; `None` is silence.
         log: Option<LogCallback>,
+        /// Opens storage for the cold tier that is not a directory.
+        cold_storage: Option<OpenStorage>,
     }
 }
 
@@ -251,6 +266,17 @@ option_struct! {
         hot_tokens: usize = Integer as to_usize,
         policy: &'static str = Choice as same,
         identity: String = Text as same,
+        cold_dir: String = Text as same,
+        cold_bytes: u64 = Integer as same,
+        cold_policy: &'static str = Choice as same,
+        cold_persist: bool = Bool as same,
+        cold_queue_bytes: usize = Integer as to_usize,
+        cold_patience_ms: u64 = Integer as same,
         test_mode: bool = Bool as same,
-    }, {}
+    }, {
+        /// Where log records go; `None` is silence.
+        log: Option<LogCallback>,
+        /// Opens storage for the cold tier that is not a directory.
+        cold_storage: Option<OpenStorage>,
+    }
 }

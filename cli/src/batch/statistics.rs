@@ -16,6 +16,8 @@ fn name(kind: HistogramKind) -> &'static str {
         HistogramKind::TimeToFirstToken => "first token, ms",
         HistogramKind::InterTokenTime => "between tokens, ms",
         HistogramKind::StepTime => "a step, ms",
+        HistogramKind::ColdReadTime => "reading a block, ms",
+        HistogramKind::ColdWriteTime => "writing blocks, ms",
     }
 }
 
@@ -28,6 +30,10 @@ pub fn table(engine: &Engine) -> Vec<String> {
     )];
     for kind in HistogramKind::ALL {
         let h = engine.histogram(kind);
+        let cold = matches!(kind, HistogramKind::ColdReadTime | HistogramKind::ColdWriteTime);
+        if cold && h.count() == 0 {
+            continue;
+        }
         let scale = if kind.is_time() { 1e-6 } else { 1.0 };
         let cell = |value: f64| format!("{:>9.2}", value * scale);
         lines.push(format!(

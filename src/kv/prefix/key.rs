@@ -6,6 +6,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use super::Fingerprint;
+use crate::kv::geometry::BLOCK_TOKENS;
 
 /// Name of a block, or of the empty prefix that chains of blocks begin at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,8 +19,21 @@ impl Key {
     }
 }
 
+/// Names a full block and says what it must hold: a copy is used only when all of it agrees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockName {
+    /// Hash over the parent and the tokens.
+    pub key: Key,
+    /// Key of the block before it, or the root.
+    pub parent: Key,
+    /// Where its chain begins: blocks of one salt are forgotten together.
+    pub root: Key,
+    /// Its tokens.
+    pub tokens: [u32; BLOCK_TOKENS],
+}
+
 /// What an engine's keys are keyed by.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret([u8; 32]);
 
 impl std::fmt::Debug for Secret {
@@ -91,6 +105,11 @@ impl Namer {
             group,
             fingerprint,
         }
+    }
+
+    /// The same with another secret.
+    pub fn with_secret(&self, secret: Secret) -> Self {
+        Self::new(secret, self.group, self.fingerprint.clone())
     }
 
     /// What the keys are about.

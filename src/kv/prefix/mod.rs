@@ -12,7 +12,7 @@ mod key;
 pub mod policy;
 
 pub use fingerprint::{Fingerprint, NUMERICS_VERSION};
-pub use key::{Key, Namer, Secret};
+pub use key::{BlockName, Key, Namer, Secret};
 pub use policy::{Policy, PolicyKind};
 
 use std::collections::{BTreeMap, HashMap};
@@ -78,6 +78,18 @@ struct Node {
     root: Key,
     tokens: Tokens,
     block: BlockId,
+}
+
+impl Node {
+    /// Its name, if it is a full block.
+    fn name(&self) -> Option<BlockName> {
+        Some(BlockName {
+            key: self.key,
+            parent: self.parent,
+            root: self.root,
+            tokens: *self.tokens.as_slice().first_chunk::<BLOCK_TOKENS>()?,
+        })
+    }
 }
 
 /// What a lookup found.
@@ -198,6 +210,11 @@ impl PrefixIndex {
         Some((key, node.block))
     }
 
+    /// Whether it has the block of this name.
+    pub fn contains(&self, name: &BlockName) -> bool {
+        self.find(&name.key, &name.parent, &name.tokens).is_some()
+    }
+
     /// The entry of a key, if it is what the key claims.
     fn find(&self, key: &Key, parent: &Key, tokens: &[u32]) -> Option<(NodeId, &Node)> {
         let &id = self.by_key.get(key)?;
@@ -292,25 +309,46 @@ impl PrefixIndex {
         self.policy.unpin(id);
     }
 
-    /// Chooses a block that nobody uses and forgets it.
-    pub fn evict(&mut self) -> Option<BlockId> {
+    /// Chooses a block that nobody uses and forgets it. Answers it, and its name if it is full.
+    pub fn evict(&mut self) -> Option<(BlockId, Option<BlockName>)> {
         let id = self.policy.evict()?;
         self.evictions += 1;
-        self.drop_node(id)
+        let node = self.drop_node(id)?;
+        Some((node.block, node.name()))
     }
 
     /// Forgets an entry.
     pub fn remove(&mut self, id: NodeId) -> Option<BlockId> {
         self.policy.forget(id);
-        self.drop_node(id)
+        self.drop_node(id).map(|node| node.block)
     }
 
-    fn drop_node(&mut self, id: NodeId) -> Option<BlockId> {
+    fn drop_node(&mut self, id: NodeId) -> Option<Node> {
         let node = self.nodes[id.index()].take()?;
         self.by_key.remove(&node.key);
         self.children.remove(&(node.parent, node.tokens));
         self.unused.push(id);
-        Some(node.block)
+        Some(node)
+    }
+
+    /// The name of the full block with these tokens after `parent`; `None` when they are no full block.
+    pub fn name(&self, root: Key, parent: Key, tokens: &[u32]) -> Option<BlockName> {
+        let tokens: &[u32; BLOCK_TOKENS] = tokens.try_into().ok()?;
+        Some(BlockName {
+            key: self.namer.child(&parent, tokens),
+            parent,
+            root,
+            tokens: *tokens,
+        })
+    }
+
+    /// Makes keys with another secret from now on. Everything is forgotten: see [`PrefixIndex::entries`] for the blocks
+    /// that have to be told before.
+    pub fn rename(&mut self, secret: Secret) {
+        for (id, _) in self.entries(None) {
+            self.remove(id);
+        }
+        self.namer = self.namer.with_secret(secret);
     }
 
     /// Every entry of a root, or all of them, with its block.

@@ -49,6 +49,8 @@ fn measure(shared: &Shared) -> Result<usize> {
             index: Arc::clone(&shared.index),
             counters: Counters::default(),
             optimal_batch: OnceLock::new(),
+            tier: None,
+            persist: None,
         }),
     };
     let sequence = store.open("")?;

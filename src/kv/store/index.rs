@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::BLOCK_TOKENS;
 use super::block::Block;
 use crate::kv::BlockId;
-use crate::kv::prefix::{Insert, Key, NodeId, Prefix, PrefixIndex};
-use crate::kv::tier::BlockName;
+use crate::kv::prefix::{BlockName, Insert, Key, NodeId, Prefix, PrefixIndex};
 
 /// The sealed blocks in memory by the tokens they hold.
 #[derive(Debug)]
@@ -147,6 +146,20 @@ impl Index {
         found
     }
 
+    /// The name of the block with these tokens after `parent`.
+    pub(super) fn name(&self, root: Key, parent: Key, tokens: &[u32; BLOCK_TOKENS]) -> Option<BlockName> {
+        self.lock().prefixes.name(root, parent, tokens)
+    }
+
+    /// Every block it knows.
+    pub(super) fn all(&self) -> Vec<(BlockName, Arc<Block>)> {
+        let state = self.lock();
+        let entries = state.entries.iter().flatten();
+        entries
+            .map(|entry| (entry.name, Arc::clone(&entry.block)))
+            .collect()
+    }
+
     /// Offers a frozen block with these tokens after `parent`.
     pub(super) fn insert(
         self: &Arc<Self>,
@@ -202,7 +215,7 @@ impl Index {
     /// Forgets the block that the policy chooses among those that nobody uses.
     pub(super) fn evict(&self) -> Option<(BlockName, Arc<Block>)> {
         let mut state = self.lock();
-        let number = state.prefixes.evict()?.number();
+        let number = state.prefixes.evict()?.0.number();
         let entry = state.entries.get_mut(number as usize)?.take()?;
         state.unused.push(number);
         state.cached -= 1;

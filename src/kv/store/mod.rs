@@ -9,9 +9,13 @@
 //!
 //! Any number of threads may use a store. A sequence has one writer at a time, a second one is refused; readers go on
 //! beside it. No lock is held while full blocks are copied.
+//!
+//! With a cold tier, sealed blocks that memory gives up are written behind ([`tier`](super::tier)), and a lookup reads back
+//! what it finds there.
 
 mod block;
 mod calibrate;
+mod cold;
 mod index;
 mod sequence;
 mod shape;
@@ -21,6 +25,7 @@ mod writer;
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use block::{Block, Pool};
 use index::{Found, Index};
@@ -31,6 +36,7 @@ use stats::{Counters, add};
 pub use view::{Pin, View, ViewPart};
 
 use super::prefix::{Fingerprint, Key, Namer, PolicyKind, PrefixIndex, Secret};
+use super::tier::{State, Tier};
 use super::{BLOCK_TOKENS, Geometry, LayerShape};
 use crate::error::{Error, Result};
 use crate::kernel::{CpuLevel, Kernels, RowType};
@@ -69,6 +75,10 @@ struct Shared {
     counters: Counters,
     /// Measured when it is first asked for.
     optimal_batch: OnceLock<usize>,
+    /// Where sealed blocks go that memory gives up.
+    tier: Option<Tier>,
+    /// How long to wait at the end for what memory has to be written, if it is to be.
+    persist: Option<Duration>,
 }
 
 impl KvStore {
@@ -100,7 +110,9 @@ impl KvStore {
             ],
         );
         let policy = PolicyKind::from_name(options.policy).unwrap_or(PolicyKind::Adaptive);
-        let namer = Namer::new(Secret::random(), 0, fingerprint);
+        let tier = cold::open(options, &fingerprint, shape.block_bytes())?;
+        let secret = tier.as_ref().map_or_else(Secret::random, Tier::secret);
+        let namer = Namer::new(secret, 0, fingerprint);
         let tokens = if options.test_mode {
             options.hot_tokens.min(TEST_TOKENS)
         } else {
@@ -116,6 +128,10 @@ impl KvStore {
                 index: Arc::new(Index::new(PrefixIndex::new(namer, policy))),
                 counters: Counters::default(),
                 optimal_batch: OnceLock::new(),
+                tier,
+                persist: options
+                    .cold_persist
+                    .then_some(Duration::from_millis(options.cold_patience_ms)),
             }),
         })
     }
@@ -170,7 +186,10 @@ impl KvStore {
 impl Shared {
     /// The longest sealed prefix of the tokens.
     fn find(&self, root: Key, tokens: &[u32]) -> Found {
-        let found = self.index.lookup(root, tokens);
+        let mut found = self.index.lookup(root, tokens);
+        if let Some(tier) = &self.tier {
+            self.find_cold(tier, root, tokens, &mut found);
+        }
         let counters = &self.counters;
         add(&counters.lookups, 1);
         add(&counters.lookup_tokens, tokens.len());
@@ -187,7 +206,7 @@ impl Shared {
             if let Some(block) = self.pool.take()? {
                 return Ok(block);
             }
-            let Some((_, block)) = self.index.evict() else {
+            let Some((name, block)) = self.index.evict() else {
                 return Err(StoreFull {
                     capacity: self.pool.capacity(),
                     tokens: self.pool.tokens(),
@@ -195,6 +214,9 @@ impl Shared {
                 .into());
             };
             add(&self.counters.evictions, 1);
+            if let (Some(tier), Some(bytes)) = (&self.tier, block.frozen()) {
+                tier.offer(&name, bytes);
+            }
             drop(block);
         }
     }
@@ -203,6 +225,7 @@ impl Shared {
         let (blocks, cached) = (self.pool.live(), self.index.cached());
         let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Relaxed);
         let c = &self.counters;
+        let cold = self.tier.as_ref().map(Tier::stats).unwrap_or_default();
         StoreStats {
             hot_blocks: self.pool.capacity() as u64,
             hot_blocks_used: blocks.saturating_sub(cached) as u64,
@@ -219,10 +242,20 @@ impl Shared {
             copies: get(&c.copies),
             fetches: get(&c.fetches),
             tokens_fetched: get(&c.tokens_fetched),
-            ..StoreStats::default()
+            cold_active: cold.state != State::Off,
+            cold_blocks: cold.blocks,
+            cold_bytes: cold.bytes,
+            cold_budget: cold.budget,
+            cold_hit_tokens: cold.hit_tokens,
+            cold_reads: cold.reads,
+            spills: cold.spills,
+            spills_refused: cold.refusals + cold.dropped,
+            cold_queue_bytes: cold.queued * self.shape.block_bytes() as u64,
         }
     }
 }
 
+#[cfg(test)]
+mod cold_tests;
 #[cfg(test)]
 mod tests;

@@ -67,9 +67,9 @@ pub struct StoreStats {
     pub cold_hit_tokens: u64,
     /// Blocks read back.
     pub cold_reads: u64,
-    /// Blocks taken over for writing.
+    /// Blocks written.
     pub spills: u64,
-    /// Evicted blocks that the cold tier did not take.
+    /// Blocks offered to the cold tier that were not written: not worth it, or no room to wait.
     pub spills_refused: u64,
     /// Bytes that wait to be written.
     pub cold_queue_bytes: u64,

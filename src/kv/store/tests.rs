@@ -10,8 +10,8 @@ const HEADS: usize = 2;
 const DIM: usize = 24;
 const ROW: usize = HEADS * DIM;
 
-fn store(kv_type: &'static str, blocks: usize) -> KvStore {
-    KvStore::new(&KvCacheOptions {
+pub(super) fn options(kv_type: &'static str, blocks: usize) -> KvCacheOptions {
+    KvCacheOptions {
         n_layers: LAYERS,
         n_kv_heads: HEADS,
         head_dim: DIM,
@@ -19,8 +19,11 @@ fn store(kv_type: &'static str, blocks: usize) -> KvStore {
         hot_tokens: blocks * BLOCK_TOKENS,
         policy: "lru",
         ..KvCacheOptions::default()
-    })
-    .unwrap()
+    }
+}
+
+fn store(kv_type: &'static str, blocks: usize) -> KvStore {
+    KvStore::new(&options(kv_type, blocks)).unwrap()
 }
 
 /// A value in -1…1 that depends on everything.
@@ -39,7 +42,7 @@ fn rows(seed: u32, layer: usize, position: usize, n: usize, is_value: bool) -> V
 }
 
 /// Stores `n` tokens behind those there are, in calls of `batch`.
-fn fill(sequence: &Sequence, seed: u32, n: usize, batch: usize) {
+pub(super) fn fill(sequence: &Sequence, seed: u32, n: usize, batch: usize) {
     let from = sequence.len();
     for layer in 0..LAYERS {
         for at in (from..from + n).step_by(batch) {
@@ -61,7 +64,7 @@ fn fetch(sequence: &Sequence, layer: usize, position: usize, n: usize) -> (Vec<f
 }
 
 /// Largest difference to what `fill` stored.
-fn difference(sequence: &Sequence, seed: u32, position: usize, n: usize) -> f32 {
+pub(super) fn difference(sequence: &Sequence, seed: u32, position: usize, n: usize) -> f32 {
     let mut largest = 0.0f32;
     for layer in 0..LAYERS {
         let (k, v) = fetch(sequence, layer, position, n);

@@ -1,20 +1,6 @@
 //! Where blocks lie that left memory: what a tier asks of its storage.
 
-use crate::kv::BLOCK_TOKENS;
-use crate::kv::prefix::Key;
-
-/// Names a full block and says what it must hold: a copy is used only when all of it agrees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlockName {
-    /// Hash over the parent and the tokens.
-    pub key: Key,
-    /// Key of the block before it, or the root.
-    pub parent: Key,
-    /// Where its chain begins: blocks of one salt are forgotten together.
-    pub root: Key,
-    /// Its tokens.
-    pub tokens: [u32; BLOCK_TOKENS],
-}
+use crate::kv::prefix::{BlockName, Key};
 
 /// A store of blocks of one size under one fingerprint, in memory, in a directory, or elsewhere. All methods may be
 /// called from several threads; [`Backend::contains`] and [`Backend::admits`] answer from memory and never wait for a
@@ -63,6 +49,9 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// Of the storage.
     fn sync(&self) -> std::io::Result<()>;
+
+    /// What was found wrong with the storage's files since it was last asked, as sentences for a log.
+    fn take_notices(&self) -> Vec<String>;
 
     /// Counts since it was opened, and sizes now.
     fn counts(&self) -> BackendCounts;

@@ -21,6 +21,10 @@ class HistogramKind(IntEnum):
     INTER_TOKEN_TIME = 4
     #: Nanoseconds of a step.
     STEP_TIME = 5
+    #: Nanoseconds of reading a block from the cold tier.
+    COLD_READ_TIME = 6
+    #: Nanoseconds of writing a batch of blocks to the cold tier.
+    COLD_WRITE_TIME = 7
 
 
 class Histogram(Structure):

@@ -81,6 +81,28 @@ class Stats(Structure):
     draft_tokens: int
     accepted_tokens: int
     draft_acceptance: float
+    kv_cold_state: int
+    kv_cold_blocks: int
+    kv_cold_bytes: int
+    kv_cold_bytes_budget: int
+    kv_cold_lookups: int
+    kv_cold_hit_tokens: int
+    kv_cold_recomputed_tokens: int
+    kv_cold_reads: int
+    kv_cold_misses: int
+    kv_cold_corrupt: int
+    kv_cold_spills: int
+    kv_cold_evictions: int
+    kv_cold_refusals: int
+    kv_cold_dropped: int
+    kv_cold_queued: int
+    kv_cold_bytes_written: int
+    kv_cold_bytes_read: int
+    kv_cold_prefetch_useful: int
+    kv_cold_prefetch_useless: int
+    kv_cold_errors: int
+    kv_cold_foreign_files: int
+    kv_cold_writer: int
 
     # The fields of infer_stats are the names above, in this order: tests compare them with the header.
     _fields_ = [

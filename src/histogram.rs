@@ -16,16 +16,22 @@ pub enum HistogramKind {
     InterTokenTime = 4,
     /// Nanoseconds of a step: planning, computing, sampling, delivering.
     StepTime = 5,
+    /// Nanoseconds of reading a block back from the cold tier, its verification included; one value per block.
+    ColdReadTime = 6,
+    /// Nanoseconds of writing a batch of blocks to the cold tier; one value per batch.
+    ColdWriteTime = 7,
 }
 
 impl HistogramKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [HistogramKind; 5] = [
+    pub const ALL: [HistogramKind; 7] = [
         HistogramKind::BatchSize,
         HistogramKind::QueueTime,
         HistogramKind::TimeToFirstToken,
         HistogramKind::InterTokenTime,
         HistogramKind::StepTime,
+        HistogramKind::ColdReadTime,
+        HistogramKind::ColdWriteTime,
     ];
 
     /// The kind of a number.
@@ -33,7 +39,8 @@ impl HistogramKind {
         Self::ALL.into_iter().find(|kind| *kind as u32 == number)
     }
 
-    /// The word used in reports: `batch_size`, `queue_time`, `time_to_first_token`, `inter_token_time`, `step_time`.
+    /// The word used in reports: `batch_size`, `queue_time`, `time_to_first_token`, `inter_token_time`, `step_time`,
+    /// `cold_read_time`, `cold_write_time`.
     pub fn name(self) -> &'static str {
         match self {
             HistogramKind::BatchSize => "batch_size",
@@ -41,6 +48,8 @@ impl HistogramKind {
             HistogramKind::TimeToFirstToken => "time_to_first_token",
             HistogramKind::InterTokenTime => "inter_token_time",
             HistogramKind::StepTime => "step_time",
+            HistogramKind::ColdReadTime => "cold_read_time",
+            HistogramKind::ColdWriteTime => "cold_write_time",
         }
     }
 
@@ -52,6 +61,8 @@ impl HistogramKind {
             HistogramKind::TimeToFirstToken => "Time from a completion's submission to its first token.",
             HistogramKind::InterTokenTime => "Time between two tokens of a completion.",
             HistogramKind::StepTime => "Time of a step.",
+            HistogramKind::ColdReadTime => "Time of reading a block from the cold tier.",
+            HistogramKind::ColdWriteTime => "Time of writing a batch of blocks to the cold tier.",
         }
     }
 
@@ -232,9 +243,9 @@ fn bucket(bounds: &[u64], value: u64) -> usize {
     bounds.partition_point(|bound| *bound < value)
 }
 
-/// A histogram that is being written by one thread at a time, and read by anyone.
+/// A histogram that is being written, and read by anyone.
 #[derive(Debug)]
-pub(super) struct Recorder {
+pub(crate) struct Recorder {
     kind: HistogramKind,
     counts: [AtomicU64; N_BUCKETS],
     sum: AtomicU64,
@@ -242,7 +253,7 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    fn new(kind: HistogramKind) -> Self {
+    pub(crate) fn new(kind: HistogramKind) -> Self {
         Self {
             kind,
             counts: [const { AtomicU64::new(0) }; N_BUCKETS],
@@ -251,17 +262,14 @@ impl Recorder {
         }
     }
 
-    /// Counts a value. Who calls it holds the worker, so there is one writer: loads and stores do.
-    pub(super) fn record(&self, value: u64) {
-        let add = |counter: &AtomicU64, n| counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
-        add(&self.counts[bucket(self.kind.bounds(), value)], 1);
-        add(&self.sum, value);
-        if value > self.max.load(Relaxed) {
-            self.max.store(value, Relaxed);
-        }
+    /// Counts a value.
+    pub(crate) fn record(&self, value: u64) {
+        self.counts[bucket(self.kind.bounds(), value)].fetch_add(1, Relaxed);
+        self.sum.fetch_add(value, Relaxed);
+        self.max.fetch_max(value, Relaxed);
     }
 
-    pub(super) fn read(&self) -> Histogram {
+    pub(crate) fn read(&self) -> Histogram {
         let mut counts = [0; N_BUCKETS];
         for (n, counter) in counts.iter_mut().zip(&self.counts) {
             *n = counter.load(Relaxed);
@@ -277,7 +285,7 @@ impl Recorder {
 
 /// One of each kind.
 #[derive(Debug)]
-pub(super) struct Recorders([Recorder; HistogramKind::ALL.len()]);
+pub(crate) struct Recorders([Recorder; HistogramKind::ALL.len()]);
 
 impl Default for Recorders {
     fn default() -> Self {
@@ -286,7 +294,7 @@ impl Default for Recorders {
 }
 
 impl Recorders {
-    pub(super) fn of(&self, kind: HistogramKind) -> &Recorder {
+    pub(crate) fn of(&self, kind: HistogramKind) -> &Recorder {
         &self.0[kind as usize - 1]
     }
 }

@@ -1,0 +1,105 @@
+//! The second tier as a cache sees it: where blocks go that memory gives up, and come back from.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::geometry::BLOCK_TOKENS;
+use super::pool::BlockId;
+use super::prefix::{BlockName, Key, Secret};
+use super::tier::Tier;
+use super::{KvCache, prefix::PrefixIndex};
+
+/// What memory and the second tier hold of a prompt, together.
+#[derive(Debug, Default)]
+pub struct ColdPrefix {
+    /// Full blocks that only the tier has, in order. All before them are in memory or among these.
+    pub missing: Vec<BlockName>,
+    /// Keys of all full blocks, the first one first.
+    pub keys: Vec<Key>,
+}
+
+impl KvCache {
+    /// Hands blocks that memory gives up to a second tier.
+    pub fn with_tier(mut self, tier: Arc<Tier>) -> Self {
+        self.tier = Some(tier);
+        self
+    }
+
+    /// The second tier.
+    pub fn tier(&self) -> Option<&Arc<Tier>> {
+        self.tier.as_ref()
+    }
+
+    /// The longest prefix of full blocks below `root` that memory and the tier have together.
+    pub fn find_cold(&self, root: Key, tokens: &[u32]) -> ColdPrefix {
+        let mut found = ColdPrefix::default();
+        let (Some(tier), Some(index)) = (&self.tier, &self.index) else {
+            return found;
+        };
+        let mut parent = root;
+        for tokens in tokens.chunks_exact(BLOCK_TOKENS) {
+            let Some(name) = index.name(root, parent, tokens) else {
+                break;
+            };
+            if !index.contains(&name) {
+                if !tier.contains(&name) {
+                    break;
+                }
+                found.missing.push(name);
+            }
+            found.keys.push(name.key);
+            parent = name.key;
+        }
+        found
+    }
+
+    /// Brings a block back from the tier. It is in use until [`KvCache::let_go`]; `None` when there is no memory for it.
+    pub fn bring_in(&mut self, name: &BlockName, data: &[u8]) -> Option<BlockId> {
+        let (_, block) = self.import_block(name.root, name.parent, &name.tokens, data)?;
+        Some(block)
+    }
+
+    /// Ends the use of blocks that were brought in one after the other; they stay cached.
+    pub fn let_go(&mut self, blocks: &[BlockId]) {
+        // The last first: no block is ever more recent than its ancestors.
+        blocks.iter().rev().for_each(|block| self.release(*block));
+    }
+
+    /// Makes keys with another secret from now on; what is cached is forgotten.
+    pub fn rename(&mut self, secret: Secret) {
+        self.forget_cached(None);
+        if let Some(index) = &mut self.index {
+            index.rename(secret);
+        }
+    }
+
+    /// Hands what is cached to the tier, the most valuable blocks first, as long as the tier has room and time is left.
+    /// Nothing is cached in memory then.
+    pub fn spill_all(&mut self, deadline: Instant) {
+        let Some(tier) = self.tier.clone() else { return };
+        let Some(index) = &mut self.index else { return };
+        let mut blocks = Vec::new();
+        while let Some((block, name)) = index.evict() {
+            self.pool.set_indexed(block, None);
+            blocks.extend(name.map(|name| (block, name)));
+        }
+        let stats = tier.stats();
+        let room = stats.budget / self.pool.geometry().block_bytes().max(1) as u64;
+        for (block, name) in blocks.iter().rev().take(room as usize) {
+            if !tier.offer_until(name, self.pool.block(*block), deadline) && Instant::now() >= deadline {
+                return;
+            }
+        }
+    }
+
+    /// Forgets what memory has cached below a root, or all of it.
+    pub(super) fn forget_cached(&mut self, root: Option<Key>) {
+        let entries = self.index.as_ref().map(|index| index.entries(root));
+        for (id, block) in entries.unwrap_or_default() {
+            self.index
+                .as_mut()
+                .and_then(|index| PrefixIndex::remove(index, id));
+            self.pool.set_indexed(block, None);
+        }
+    }
+}
