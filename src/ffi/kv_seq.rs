@@ -180,6 +180,26 @@ pub unsafe extern "C" fn infer_kv_seq_length(seq: *const infer_kv_seq) -> usize 
     })
 }
 
+/// Bytes of the keys of one token and layer in an element type, which is INFER_KV_F32 or that of the cache; as many as
+/// its values take. 0 for another type and for NULL.
+///
+/// Threads: any.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn infer_kv_seq_token_bytes(seq: *const infer_kv_seq, element_type: u32) -> usize {
+    guard::quiet(0, || {
+        // SAFETY: the conventions of the header.
+        let sequence = match unsafe { handle::get(seq) } {
+            Ok(sequence) => sequence,
+            Err(_) => return 0,
+        };
+        match as_floats(sequence, element_type) {
+            Ok(true) => 4 * sequence.shape().token_elements(),
+            Ok(false) => sequence.shape().token_bytes(),
+            Err(_) => 0,
+        }
+    })
+}
+
 /// Frees a sequence. What it sealed stays in the cache until its memory is needed. NULL is ignored.
 ///
 /// Threads: any; nobody else may be using the handle.

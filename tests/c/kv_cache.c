@@ -71,6 +71,8 @@ static void types(void) {
     OK(infer_kv_seq_open(cache, "", 0, &seq, &error));
     OK(infer_kv_cache_optimal_batch(seq, &n, &error));
     CHECK(n >= 1 && n <= 64);
+    CHECK(infer_kv_seq_token_bytes(seq, INFER_KV_F32) == 4 * ROW);
+    CHECK(infer_kv_seq_token_bytes(seq, all[t].type) == HEADS * all[t].head);
     fill(seq, 1, 60);
     fill(seq, 1, 40);
     CHECK(same(seq, 1, 0, 100, all[t].tolerance) && !same(seq, 2, 0, 100, all[t].tolerance));

@@ -360,6 +360,7 @@ int main(void) {
   HANDLE(infer_kv_cache_stats(bad_cache, &kv_stats, &error));
   CHECK(infer_kv_pin_length(NULL) == 0 && infer_kv_pin_length((infer_kv_pin *)(void *)garbage) == 0);
   CHECK(infer_kv_seq_length(NULL) == 0 && infer_kv_seq_length(bad_seq) == 0);
+  CHECK(infer_kv_seq_token_bytes(NULL, INFER_KV_F32) == 0 && infer_kv_seq_token_bytes(bad_seq, INFER_KV_F32) == 0);
   OK(infer_kv_cache_options_set(ko, "n_layers", "2", &error));
   OK(infer_kv_cache_options_set(ko, "n_kv_heads", "2", &error));
   OK(infer_kv_cache_options_set(ko, "head_dim", "8", &error));
@@ -378,6 +379,7 @@ int main(void) {
   CHECK(seq == NULL && pin == NULL);
   OK(infer_kv_seq_open(cache, NULL, 0, &seq, &error));
   HANDLE(infer_kv_cache_stats((infer_kv_cache *)(void *)seq, &kv_stats, &error));
+  CHECK(infer_kv_seq_token_bytes(seq, INFER_KV_Q8) == 0);
   ARGUMENT(infer_kv_seq_fork(NULL, &other, &error));
   ARGUMENT(infer_kv_seq_fork(seq, NULL, &error));
   HANDLE(infer_kv_seq_fork(bad_seq, &other, &error));

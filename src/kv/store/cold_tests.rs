@@ -16,11 +16,11 @@ struct Memory {
 }
 
 impl Backend for Memory {
-    fn contains(&self, name: &BlockName) -> bool {
-        self.blocks.lock().unwrap().contains_key(&name.key)
+    fn contains(&self, key: &Key) -> bool {
+        self.blocks.lock().unwrap().contains_key(key)
     }
     fn admits(&self, name: &BlockName) -> bool {
-        !self.contains(name)
+        !self.contains(&name.key)
     }
     fn put(&self, batch: &[(BlockName, &[u8])]) -> std::io::Result<usize> {
         let mut blocks = self.blocks.lock().unwrap();
