@@ -477,3 +477,118 @@ fn storage_that_turns_up_late_is_used_with_its_own_secret() {
         192
     );
 }
+
+/// A directory of its own that is gone afterwards.
+struct Scratch(std::path::PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("infer-cold-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        Self(path)
+    }
+
+    fn options(&self) -> EngineOptions {
+        EngineOptions {
+            context_length: 256,
+            kv_cold_dir: self.0.to_str().unwrap().to_string(),
+            threads: 1,
+            ..EngineOptions::default()
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_directory_outlives_engines_of_the_same_kind_only() {
+    let model = load(&demo_model());
+    let scratch = Scratch::new("restart");
+    let ids = prompt(3, 200);
+    let expected = {
+        let first = engine(&model, scratch.options());
+        generate(&first, request(ids.clone(), 1)).tokens
+    };
+    let second = engine(&model, scratch.options());
+    let answer = generate(&second, request(ids.clone(), 1));
+    assert_eq!((answer.finish.cached_tokens, &answer.tokens), (192, &expected));
+    // Another one beside it reads what is there, and writes nothing.
+    let reader = engine(&model, scratch.options());
+    let answer = generate(&reader, request(ids.clone(), 1));
+    assert_eq!((answer.finish.cached_tokens, &answer.tokens), (192, &expected));
+    assert_eq!(
+        (reader.stats().kv_cold_writer, second.stats().kv_cold_writer),
+        (0, 1)
+    );
+    drop((second, reader));
+    // Keys and values of another kind are never taken for these.
+    for other in [
+        EngineOptions {
+            kv_type: "q8",
+            ..scratch.options()
+        },
+        EngineOptions {
+            cpu_level: "scalar",
+            ..scratch.options()
+        },
+    ] {
+        let other = engine(&model, other);
+        assert_eq!(generate(&other, request(ids.clone(), 1)).finish.cached_tokens, 0);
+        assert!(other.stats().kv_cold_foreign_files >= 1, "{}", other.summary());
+    }
+    let last = engine(&model, scratch.options());
+    let answer = generate(&last, request(ids, 1));
+    assert_eq!((answer.finish.cached_tokens, answer.tokens), (192, expected));
+}
+
+#[test]
+fn a_test_suite_needs_no_disk() {
+    let model = load(&demo_model());
+    let options = EngineOptions {
+        kv_cold_test_mode: true,
+        kv_cold_dir: "/nowhere/that/can/be/made".to_string(),
+        cold_storage: None,
+        ..tiered(&Arc::default(), &model, 384)
+    };
+    let (engine, plain) = (engine(&model, options), plain(&model));
+    for i in [0, 1, 2, 3, 0] {
+        let answer = generate(&engine, request(prompt(i, 150), i));
+        assert_eq!(answer.tokens, generate(&plain, request(prompt(i, 150), i)).tokens);
+    }
+    let stats = settle(&engine);
+    assert!(
+        stats.kv_cold_spills > 0 && stats.kv_cold_bytes <= 1 << 20,
+        "{stats:?}"
+    );
+    assert!(!std::path::Path::new("/nowhere").exists());
+}
+
+#[test]
+fn a_path_that_is_no_directory_is_told_at_once() {
+    let model = load(&demo_model());
+    let options = EngineOptions {
+        kv_cold_dir: demo_model().to_str().unwrap().to_string(),
+        ..EngineOptions::default()
+    };
+    let Err(e) = Engine::new(Arc::clone(&model), options) else {
+        panic!("a file was taken for a directory");
+    };
+    assert!(
+        e.to_string().contains("tolstoy-3m") && e.to_string().contains("directory"),
+        "{e}"
+    );
+    // Less than a block is a mistake of whoever set it, too.
+    let scratch = Scratch::new("small");
+    let options = EngineOptions {
+        kv_cold_bytes: 1000,
+        ..scratch.options()
+    };
+    let Err(e) = Engine::new(model, options) else {
+        panic!("1000 bytes were enough");
+    };
+    assert!(e.to_string().contains("1000"), "{e}");
+}

@@ -74,7 +74,6 @@ fn policy(name: &'static str) -> Result<PolicyKind> {
 /// The second tier that the options ask for.
 fn tier(options: &EngineOptions, fingerprint: &Fingerprint, block_bytes: usize) -> Result<Option<Tier>> {
     let storage = StorageOptions {
-        directory: (!options.kv_cold_dir.is_empty()).then(|| PathBuf::from(&options.kv_cold_dir)),
         budget: options.kv_cold_bytes,
         policy: policy(options.kv_cold_policy)?,
         fingerprint: fingerprint.clone(),
@@ -86,8 +85,8 @@ fn tier(options: &EngineOptions, fingerprint: &Fingerprint, block_bytes: usize) 
             Box::new(move || open(&storage)) as Open
         }
         None if options.kv_cold_test_mode => storage.in_memory(),
-        None if storage.directory.is_some() => storage.in_directory(),
-        None => return Ok(None),
+        None if options.kv_cold_dir.is_empty() => return Ok(None),
+        None => storage.in_directory(PathBuf::from(&options.kv_cold_dir)),
     };
     Tier::new(TierOptions {
         open,

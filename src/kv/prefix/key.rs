@@ -4,6 +4,8 @@
 //! have one name. Every field is tagged and has its length in front, so no two lists of fields give the same bytes.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+#[cfg(unix)]
+use std::io::Read;
 
 use super::Fingerprint;
 use crate::kv::geometry::BLOCK_TOKENS;
@@ -13,8 +15,18 @@ use crate::kv::geometry::BLOCK_TOKENS;
 pub struct Key([u8; 32]);
 
 impl Key {
+    /// A key that was stored.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes, to be stored.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Eight bytes of it, as good as random.
-    pub(super) fn short(&self) -> u64 {
+    pub(crate) fn short(&self) -> u64 {
         u64::from_le_bytes(*self.0.first_chunk().unwrap_or(&[0; 8]))
     }
 }
@@ -43,20 +55,34 @@ impl std::fmt::Debug for Secret {
 }
 
 impl Secret {
-    /// A new one, from the random numbers that seed the standard library's hash maps.
+    /// A new one: the system's random bytes, mixed with the random numbers that seed the standard library's hash maps,
+    /// which are all there is where the system has no file of random bytes.
     pub fn random() -> Self {
-        let mut bytes = [0; 32];
-        for (i, part) in bytes.chunks_exact_mut(8).enumerate() {
+        let mut mixed = blake3::Hasher::new_derive_key("libinfer secret of block names");
+        #[cfg(unix)]
+        {
+            let mut bytes = [0; 32];
+            let source = std::fs::File::open("/dev/urandom");
+            if source.is_ok_and(|mut source| source.read_exact(&mut bytes).is_ok()) {
+                mixed.update(&bytes);
+            }
+        }
+        for i in 0..4 {
             let mut hasher = RandomState::new().build_hasher();
             hasher.write_usize(i);
-            part.copy_from_slice(&hasher.finish().to_le_bytes());
+            mixed.update(&hasher.finish().to_le_bytes());
         }
+        Self(*mixed.finalize().as_bytes())
+    }
+
+    /// A given one: it was stored, or results are to be reproduced.
+    pub fn fixed(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// A given one, for results that can be reproduced.
-    pub fn fixed(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+    /// Its bytes, to be stored where nobody else reads them.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 }
 

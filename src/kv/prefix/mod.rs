@@ -25,6 +25,11 @@ use super::pool::BlockId;
 pub struct NodeId(u32);
 
 impl NodeId {
+    /// Of a row of another table whose rows a policy orders.
+    pub(crate) fn new(index: u32) -> Self {
+        Self(index)
+    }
+
     /// For tables with a row per entry.
     pub fn index(self) -> usize {
         self.0 as usize

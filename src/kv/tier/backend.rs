@@ -50,11 +50,13 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// Of the storage.
     fn sync(&self) -> std::io::Result<()>;
 
-    /// What was found wrong with the storage's files since it was last asked, as sentences for a log.
-    fn take_notices(&self) -> Vec<String>;
-
     /// Counts since it was opened, and sizes now.
     fn counts(&self) -> BackendCounts;
+
+    /// What somebody should know since the last call, in sentences for a log; a flood is cut off.
+    fn take_notices(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// What a [`Backend`] counts.

@@ -10,19 +10,29 @@ mod backend;
 mod buffers;
 mod fetch;
 mod health;
+mod index;
+mod load;
+mod media;
+mod notices;
+mod processes;
+mod slab;
 mod spill;
 mod stats;
 mod storage;
+mod store;
 #[cfg(test)]
 mod tests;
+mod write;
 
 pub use backend::{Backend, BackendCounts};
 pub use fetch::{Fetch, Loaded};
 pub use health::State;
+pub use media::{Access, Directory, Media, MediaFile, MediaLock, MemoryMedia};
 pub use stats::TierStats;
 pub use storage::StorageOptions;
+pub use store::{SlabStore, StoreConfig};
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -94,8 +104,8 @@ impl Tier {
     /// Opens the storage and starts the threads. Storage that cannot be opened is no error: it is tried again later.
     ///
     /// # Errors
-    /// When threads cannot be started, or the storage says that it was asked for something impossible
-    /// ([`io::ErrorKind::InvalidInput`]).
+    /// When threads cannot be started, or the storage says that it was asked for something impossible: its place is no
+    /// directory, or not the caller's to use, or a block does not fit the budget.
     pub fn new(options: TierOptions) -> Result<Self> {
         let blocks = (options.queue_bytes / options.block_bytes.max(1)).max(2);
         let shared = Arc::new(Shared {
@@ -113,7 +123,13 @@ impl Tier {
             log: options.log,
         });
         match shared.try_open() {
-            Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
+            // Time does not mend these.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    ErrorKind::InvalidInput | ErrorKind::NotADirectory | ErrorKind::PermissionDenied
+                ) =>
+            {
                 return Err(crate::Error::InvalidArgument(format!(
                     "cannot open the cold tier: {e}"
                 )));
@@ -274,7 +290,7 @@ impl Tier {
 
     /// Reading made no progress for a while: it is left alone like storage that fails.
     pub fn note_stall(&self) {
-        let error = io::Error::new(io::ErrorKind::TimedOut, "no block came for a while");
+        let error = io::Error::new(ErrorKind::TimedOut, "no block came for a while");
         self.shared.failed(&self.shared.reading, "reading", &error);
     }
 
@@ -350,7 +366,7 @@ impl Shared {
     fn failed(&self, health: &Health, what: &str, error: &io::Error) {
         TierCounters::add(&self.counters.errors, 1);
         let failure = health.failed();
-        if failure.hopeless && error.kind() != io::ErrorKind::StorageFull {
+        if failure.hopeless && error.kind() != ErrorKind::StorageFull {
             // Whatever it is, it is opened anew: the directory may have gone, or another one come.
             self.counters.keep(&self.set_backend(None));
         }

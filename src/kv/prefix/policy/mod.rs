@@ -10,7 +10,10 @@ mod lru;
 mod ranking;
 mod s3_fifo;
 mod shadow;
+mod sketch;
 mod tiny_lfu;
+
+pub(crate) use sketch::Sketch;
 
 use super::{Key, NodeId};
 

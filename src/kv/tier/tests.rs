@@ -1,1 +1,0 @@
-//! Tests of the tier over storage in memory that can be made to fail.
