@@ -17,12 +17,7 @@ pub(super) fn open(
     fingerprint: &Fingerprint,
     block_bytes: usize,
 ) -> Result<Option<Tier>> {
-    let directory = (!options.cold_dir.is_empty()).then(|| PathBuf::from(&options.cold_dir));
-    if directory.is_none() && !options.test_mode && options.cold_storage.is_none() {
-        return Ok(None);
-    }
     let storage = StorageOptions {
-        directory,
         budget: options.cold_bytes,
         policy: PolicyKind::from_name(options.cold_policy).unwrap_or(PolicyKind::Adaptive),
         fingerprint: fingerprint.clone(),
@@ -34,7 +29,8 @@ pub(super) fn open(
             Box::new(move || own(&storage))
         }
         None if options.test_mode => storage.in_memory(),
-        None => storage.in_directory(),
+        None if options.cold_dir.is_empty() => return Ok(None),
+        None => storage.in_directory(PathBuf::from(&options.cold_dir)),
     };
     let tier = Tier::new(TierOptions {
         open,
