@@ -6,6 +6,7 @@
 //! one place to the same pattern of addresses, in calls of the same size. Repetitions of both take turns; medians count.
 
 use std::hint::black_box;
+use std::path::Path;
 use std::time::Instant;
 
 use infer::kv::BLOCK_TOKENS;
@@ -15,15 +16,15 @@ use infer::options::KvCacheOptions;
 use serde_json::{Value, json};
 
 use super::machine::Machine;
-use super::median;
+use super::{kv_cold, median};
 use crate::exit::{Failure, OK, Outcome};
 use crate::output::{Output, Style, styled};
 
 /// The configuration of the founding reports.
-const LAYERS: usize = 32;
-const HEADS: usize = 8;
-const HEAD_DIM: usize = 128;
-const TOKENS: usize = 2048;
+pub const LAYERS: usize = 32;
+pub const HEADS: usize = 8;
+pub const HEAD_DIM: usize = 128;
+pub const TOKENS: usize = 2048;
 
 /// Tokens of a call.
 const BATCHES: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
@@ -45,13 +46,13 @@ fn store(
 }
 
 /// Rows of `n` tokens of a layer, keys and values.
-struct Rows {
-    keys: Vec<f32>,
-    values: Vec<f32>,
+pub struct Rows {
+    pub keys: Vec<f32>,
+    pub values: Vec<f32>,
 }
 
 impl Rows {
-    fn new(shape: &Shape, n: usize) -> infer::Result<Self> {
+    pub fn new(shape: &Shape, n: usize) -> infer::Result<Self> {
         let n = n * shape.token_elements();
         let mut keys = memory::filled(0.0f32, n, "rows to store")?;
         for (i, x) in keys.iter_mut().enumerate() {
@@ -271,7 +272,7 @@ fn overhead(repetitions: usize) -> infer::Result<Value> {
 }
 
 /// Runs the measurements and reports them.
-pub fn run(machine: &Machine, repetitions: Option<u32>, json: bool) -> Outcome {
+pub fn run(machine: &Machine, repetitions: Option<u32>, folder: Option<&Path>, json: bool) -> Outcome {
     let repetitions = repetitions.unwrap_or(5) as usize;
     let mut results = Vec::new();
     for kv_type in TYPES {
@@ -285,6 +286,7 @@ pub fn run(machine: &Machine, repetitions: Option<u32>, json: bool) -> Outcome {
         "repetitions": repetitions,
         "results": results,
         "call_overhead_per_token_and_layer": overhead(repetitions)?,
+        "cold": folder.map(kv_cold::measure).transpose()?,
     });
     let mut out = Output::new();
     if json {
@@ -350,6 +352,9 @@ fn print(out: &mut Output, machine: &Machine, report: &Value) -> Result<(), Fail
             number(&row["nanoseconds"]),
             -100.0 * number(&row["less"])
         ))?;
+    }
+    if report["cold"].is_object() {
+        kv_cold::print(out, &report["cold"])?;
     }
     Ok(())
 }

@@ -5,12 +5,14 @@
 //! the founding reports, for which [`allocations`] counts.
 //!
 //! [`workload`] makes loads up and [`serve`] serves them, which [`compare`] does with and without each feature; [`latency`]
-//! measures answers while prompts keep coming. [`kv`] measures the key/value store alone.
+//! measures answers while prompts keep coming. [`kv`] and [`kv_cold`] measure the key/value store
+//! alone.
 
 mod allocations;
 mod compare;
 mod founding;
 mod kv;
+mod kv_cold;
 mod latency;
 mod limit;
 mod machine;
@@ -78,6 +80,9 @@ pub struct Args {
     /// and lookups beside memcpy.
     #[arg(long, conflicts_with_all = ["model", "prompt_tokens", "generate_tokens", "batch", "depth", "founding", "serving"])]
     kv: bool,
+    /// With --kv, measure a cold tier in a new folder here as well, beside writing and reading a file. Takes 3 GiB there.
+    #[arg(long, value_name = "PATH", requires = "kv")]
+    kv_dir: Option<PathBuf>,
     #[command(flatten)]
     serving: Serving,
     #[command(flatten)]
@@ -117,7 +122,7 @@ fn median(values: &mut [f64]) -> f64 {
 /// Runs the command.
 pub fn run(args: &Args, json: bool) -> Outcome {
     if args.kv {
-        return kv::run(&Machine::this(), args.repetitions, json);
+        return kv::run(&Machine::this(), args.repetitions, args.kv_dir.as_deref(), json);
     }
     let path = demo::or_demo(args.model.as_ref())?;
     let options: EngineOptions = args.computing.options()?;

@@ -11,7 +11,7 @@
 //! beside it. No lock is held while full blocks are copied.
 //!
 //! With a cold tier, sealed blocks that memory gives up are written behind ([`tier`](super::tier)), and a lookup reads back
-//! what it finds there.
+//! whole blocks of what it finds there.
 
 mod block;
 mod calibrate;
