@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 
 use super::error::infer_error;
+use super::fork;
 use super::guard::{self, Answer, Failure, invalid};
 use super::handle::{self, Object, magic};
 use super::kv_view::{KvViewState, infer_kv_view};
@@ -169,11 +170,15 @@ pub unsafe extern "C" fn infer_kv_seq_truncate(
     unsafe { on("infer_kv_seq_truncate", seq, error, body) }
 }
 
-/// Tokens of a sequence that can be read; 0 for NULL.
+/// Tokens of a sequence that can be read; 0 for NULL and in a forked child.
 ///
 /// Threads: any.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_kv_seq_length(seq: *const infer_kv_seq) -> usize {
+    // Another thread of the parent may have held the lock.
+    if fork::is_child() {
+        return 0;
+    }
     guard::quiet(0, || {
         // SAFETY: the conventions of the header.
         unsafe { handle::get(seq) }.map_or(0, Sequence::len)
