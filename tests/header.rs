@@ -263,13 +263,6 @@ fn c_and_rust_agree_on_the_layout_of_structs() {
             speculative_steps, draft_tokens, accepted_tokens, draft_acceptance,
             kv_cold_state, kv_cold_blocks, kv_cold_bytes, kv_cold_bytes_budget, kv_cold_lookups, kv_cold_hit_tokens, kv_cold_recomputed_tokens, kv_cold_reads, kv_cold_misses, kv_cold_corrupt, kv_cold_spills, kv_cold_evictions, kv_cold_refusals, kv_cold_dropped, kv_cold_queued, kv_cold_bytes_written, kv_cold_bytes_read, kv_cold_prefetch_useful, kv_cold_prefetch_useless, kv_cold_errors, kv_cold_foreign_files, kv_cold_writer,
         }
-        infer_kv_stats {
-            struct_size, reserved, block_bytes, hot_blocks, hot_blocks_used, hot_blocks_cached, hot_bytes, hot_tokens,
-            utilization, tokens_stored, tokens_sealed, lookups, lookup_tokens, hit_tokens, misses, evictions, copies,
-            fetches, tokens_fetched, cold_active, cold_blocks, cold_bytes, cold_budget, cold_hit_tokens, cold_reads,
-            spills, spills_refused, cold_queue_bytes,
-        }
-        infer_kv_block { struct_size, element_type, position, n_tokens, keys, values, token_stride, head_stride }
         infer_histogram { struct_size, kind, n_buckets, bounds, count, sum, max, counts }
         infer_event {
             struct_size, kind, tag, choice, channel, text, text_len, tokens, n_tokens, finish_reason, reserved, stop,
@@ -277,6 +270,13 @@ fn c_and_rust_agree_on_the_layout_of_structs() {
             total_time_ns, decode_tokens_per_second, logprobs, top_tokens, top_logprobs, n_top_logprobs,
             prompt_logprobs, n_prompt_logprobs, embedding, n_embedding,
         }
+        infer_kv_stats {
+            struct_size, reserved, block_bytes, hot_blocks, hot_blocks_used, hot_blocks_cached, hot_bytes, hot_tokens,
+            utilization, tokens_stored, tokens_sealed, lookups, lookup_tokens, hit_tokens, misses, evictions, copies,
+            fetches, tokens_fetched, cold_active, cold_blocks, cold_bytes, cold_budget, cold_hit_tokens, cold_reads,
+            spills, spills_refused, cold_queue_bytes,
+        }
+        infer_kv_block { struct_size, element_type, position, n_tokens, keys, values, token_stride, head_stride }
     }
     let header = Header::generated();
     let declared: Vec<(&str, Vec<&str>)> = header

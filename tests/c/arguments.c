@@ -94,6 +94,7 @@ static void numbers(void) {
   infer_engine_options *eo = infer_engine_options_new();
   infer_request_options *ro = infer_request_options_new();
   infer_threads_options *to = infer_threads_options_new();
+  infer_kv_cache_options *ko = infer_kv_cache_options_new();
   infer_option_info o = INFER_OPTION_INFO_INIT;
   size_t i, k;
   for (i = 0; infer_options_describe(i, &o, NULL) == INFER_OK; i++) {
@@ -107,6 +108,8 @@ static void numbers(void) {
         status = infer_engine_options_set(eo, o.name, refused[k], &error);
       else if (strcmp(o.object, "request") == 0)
         status = infer_request_options_set(ro, o.name, refused[k], &error);
+      else if (strcmp(o.object, "kv_cache") == 0)
+        status = infer_kv_cache_options_set(ko, o.name, refused[k], &error);
       else
         status = infer_threads_options_set(to, o.name, refused[k], &error);
       if (status != INFER_ERR_INVALID_ARGUMENT || strstr(infer_error_message(error), o.name) == NULL) {

@@ -197,7 +197,10 @@ impl Sequence {
         table.cut(len);
         writer.stored.fill(len);
         // A block of its own holds fewer tokens now; what a shared one holds is not for this sequence to say.
-        if let Some(slot) = table.slots.last_mut().filter(|_| len % BLOCK_TOKENS > 0)
+        if let Some(slot) = table
+            .slots
+            .last_mut()
+            .filter(|_| !len.is_multiple_of(BLOCK_TOKENS))
             && slot.hold.is_none()
             && let Some(block) = Arc::get_mut(&mut slot.block)
         {
