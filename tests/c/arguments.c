@@ -50,7 +50,7 @@ static void sizes(const infer_model *model, const infer_engine *engine, const in
 /* Kinds, sizes and quantiles that are none, and histograms that do not belong together. */
 static void histograms(const infer_engine *engine) {
   static const uint32_t sizes[] = {0, 3, 16, sizeof(infer_histogram) - 1};
-  static const uint32_t kinds[] = {0, 6, 0xffffffff};
+  static const uint32_t kinds[] = {0, 8, 0xffffffff};
   static const double quantiles[] = {-0.1, 1.1, NAN, INFINITY};
   infer_error *error = NULL;
   infer_histogram steps = INFER_HISTOGRAM_INIT, batches = INFER_HISTOGRAM_INIT, h;
@@ -132,6 +132,7 @@ static void numbers(void) {
   infer_engine_options_free(eo);
   infer_request_options_free(ro);
   infer_threads_options_free(to);
+  infer_kv_cache_options_free(ko);
 }
 
 static void enums(const infer_model *model) {
