@@ -19,6 +19,7 @@ const SOURCES: &[&str] = &[
     "engine_options.rs",
     "request_options.rs",
     "threads_options.rs",
+    "kv_cache_options.rs",
     "threads.rs",
     "model.rs",
     "metadata.rs",
@@ -31,6 +32,9 @@ const SOURCES: &[&str] = &[
     "stats.rs",
     "histogram.rs",
     "kernels.rs",
+    "kv_cache.rs",
+    "kv_seq.rs",
+    "kv_view.rs",
 ];
 
 /// Beginnings of function names and the heading above the first of them; the longest match counts.
@@ -51,6 +55,8 @@ const HEADINGS: &[(&str, &str)] = &[
     ("infer_stats_", "Statistics"),
     ("infer_histogram_", "Statistics"),
     ("infer_kernels_", "Kernels"),
+    ("infer_kv_", "Key/value caches"),
+    ("infer_kv_cache_options_", "Options of a key/value cache"),
 ];
 
 fn main() {

@@ -14,8 +14,8 @@
 ///   way that library does it.
 /// Options. A setter returns its options, so that calls can be chained. One that fails throws; without exceptions the
 ///   first failure is kept, told by failure(), and answered by the call that is given the options.
-/// Handles. model, engine, request, queue, threads and kernels can be moved and not copied. They can be destroyed in any order
-///   and on any thread: what something still needs lives on. One that was moved from, or default-constructed, is
+/// Handles. model, engine, request, queue, threads, kernels, kv_cache, kv_sequence, kv_view and kv_pin can be moved and
+///   not copied. They can be destroyed in any order and on any thread: what something still needs lives on. One that was moved from, or default-constructed, is
 ///   empty; using it is an error and not a crash.
 /// Threads. A const member function may be called at the same time from several threads, any other member function by
 ///   one thread at a time. A request and a queue have one reader at a time.
@@ -1564,6 +1564,234 @@ inline outcome<bool> engine::step() const {
   });
   return detail::finish(found ? result<bool>(*found != 0) : result<bool>(found.error()));
 }
+
+/// An element type of keys and values.
+enum class kv_type : std::uint32_t {
+  f32 = INFER_KV_F32,
+  f16 = INFER_KV_F16,
+  bf16 = INFER_KV_BF16,
+  q8 = INFER_KV_Q8,
+};
+
+/// Options of a key/value cache.
+class kv_cache_options
+    : public detail::options<kv_cache_options, infer_kv_cache_options, infer_kv_cache_options_new,
+                             infer_kv_cache_options_free, infer_kv_cache_options_set> {
+public:
+  /// What is stored for each token; it has to be set.
+  kv_cache_options &shape(std::uint32_t n_layers, std::uint32_t n_kv_heads, std::uint32_t head_dim) {
+    return set("n_layers", n_layers).set("n_kv_heads", n_kv_heads).set("head_dim", head_dim);
+  }
+};
+
+/// Keys and values of a range of positions of one layer as they lie in memory, until it is destroyed.
+class kv_view {
+public:
+  /// An empty handle.
+  kv_view() noexcept = default;
+  /// Takes over a C handle.
+  explicit kv_view(infer_kv_view *raw) noexcept : handle_(raw) {}
+
+  /// The parts in each block: type, strides and addresses.
+  outcome<std::vector<infer_kv_block>> blocks() const {
+    using answer = result<std::vector<infer_kv_block>>;
+    std::vector<infer_kv_block> all;
+    for (;;) {
+      infer_kv_block block = INFER_KV_BLOCK_INIT;
+      const auto found =
+          detail::wait([&](infer_error **e) { return infer_kv_view_block(get(), all.size(), &block, e); });
+      if (!found)
+        return detail::finish(answer(found.error()));
+      if (*found == poll::end)
+        return detail::finish(answer(std::move(all)));
+      all.push_back(block);
+    }
+  }
+  explicit operator bool() const noexcept { return handle_ != nullptr; }
+  /// The C handle, which stays owned by this object.
+  infer_kv_view *get() const noexcept { return handle_.get(); }
+
+private:
+  detail::handle<infer_kv_view, infer_kv_view_free> handle_;
+};
+
+/// Keeps a sealed prefix in memory until it is destroyed.
+class kv_pin {
+public:
+  /// An empty handle.
+  kv_pin() noexcept = default;
+  /// Takes over a C handle.
+  explicit kv_pin(infer_kv_pin *raw) noexcept : handle_(raw) {}
+
+  /// Tokens of the prefix; 0 where nothing was found.
+  std::size_t length() const noexcept { return infer_kv_pin_length(get()); }
+  explicit operator bool() const noexcept { return handle_ != nullptr; }
+  /// The C handle, which stays owned by this object.
+  infer_kv_pin *get() const noexcept { return handle_.get(); }
+
+private:
+  detail::handle<infer_kv_pin, infer_kv_pin_free> handle_;
+};
+
+/// A sequence of tokens of a key/value cache. Reading is const and may go on beside one writer.
+///
+/// Keys and values are token by token, in it head by head. Their spans have to have as many elements as the tokens need;
+/// where they do not, the call fails with status::invalid_argument.
+class kv_sequence {
+public:
+  /// An empty handle.
+  kv_sequence() noexcept = default;
+  /// Takes over a C handle.
+  explicit kv_sequence(infer_kv_seq *raw) noexcept : handle_(raw) {}
+
+  /// Tokens that can be read.
+  std::size_t length() const noexcept { return infer_kv_seq_length(get()); }
+  /// Bytes of the keys of one token and layer, and of its values; 0 for a type that is neither f32 nor the cache's.
+  std::size_t token_bytes(kv_type type = kv_type::f32) const noexcept {
+    return infer_kv_seq_token_bytes(get(), static_cast<std::uint32_t>(type));
+  }
+
+  /// A sequence with the same tokens, which shares every block.
+  outcome<kv_sequence> fork() const {
+    return detail::finish(detail::create<kv_sequence, infer_kv_seq>(
+        [&](infer_kv_seq **out, infer_error **e) { return infer_kv_seq_fork(get(), out, e); }));
+  }
+  /// Forgets all tokens from position `length` on.
+  outcome<void> truncate(std::size_t length) {
+    return detail::finish(detail::run([&](infer_error **e) { return infer_kv_seq_truncate(get(), length, e); }));
+  }
+
+  /// Stores one token of a layer.
+  outcome<void> store(std::uint32_t layer, std::size_t position, span<const float> keys, span<const float> values) {
+    return sized(1, kv_type::f32, 4 * keys.size(), 4 * values.size(), [&](infer_error **e) {
+      return infer_kv_cache_store(get(), layer, position, keys.data(), values.data(), e);
+    });
+  }
+  /// Stores n tokens of a layer.
+  outcome<void> store_batch(std::uint32_t layer, std::size_t position, std::size_t n, span<const float> keys,
+                            span<const float> values) {
+    return store_as(kv_type::f32, layer, position, n, keys, values);
+  }
+  /// Stores n tokens of a layer given in the type of the cache.
+  outcome<void> store_batch(kv_type type, std::uint32_t layer, std::size_t position, std::size_t n,
+                            span<const std::uint8_t> keys, span<const std::uint8_t> values) {
+    return store_as(type, layer, position, n, keys, values);
+  }
+  /// Makes n more tokens readable; every layer has to have them.
+  outcome<void> advance(std::size_t n) {
+    return detail::finish(detail::run([&](infer_error **e) { return infer_kv_cache_advance(get(), n, e); }));
+  }
+  /// How many tokens to give to a store_batch(), measured when it is first asked for.
+  outcome<std::size_t> optimal_batch() const {
+    return detail::finish(detail::get(std::size_t{0}, [&](std::size_t *out, infer_error **e) {
+      return infer_kv_cache_optimal_batch(get(), out, e);
+    }));
+  }
+
+  /// Copies n tokens of a layer.
+  outcome<void> fetch(std::uint32_t layer, std::size_t position, std::size_t n, span<float> keys,
+                      span<float> values) const {
+    return fetch_as(kv_type::f32, layer, position, n, keys, values);
+  }
+  /// Copies n tokens of a layer in the type of the cache.
+  outcome<void> fetch(kv_type type, std::uint32_t layer, std::size_t position, std::size_t n,
+                      span<std::uint8_t> keys, span<std::uint8_t> values) const {
+    return fetch_as(type, layer, position, n, keys, values);
+  }
+  /// n tokens of a layer as they lie in memory.
+  outcome<kv_view> view(std::uint32_t layer, std::size_t position, std::size_t n) const {
+    return detail::finish(detail::create<kv_view, infer_kv_view>([&](infer_kv_view **out, infer_error **e) {
+      return infer_kv_cache_view(get(), layer, position, n, out, e);
+    }));
+  }
+  /// Says which tokens these are, from the first on: full blocks are found by them from now on.
+  outcome<void> seal(span<const std::uint32_t> tokens) {
+    return detail::finish(detail::run(
+        [&](infer_error **e) { return infer_kv_cache_seal(get(), tokens.data(), tokens.size(), e); }));
+  }
+
+  explicit operator bool() const noexcept { return handle_ != nullptr; }
+  /// The C handle, which stays owned by this object.
+  infer_kv_seq *get() const noexcept { return handle_.get(); }
+
+private:
+  /// Calls when both arrays have the bytes of n tokens; the library says what is wrong with a type.
+  template <class Call>
+  outcome<void> sized(std::size_t n, kv_type type, std::size_t keys, std::size_t values, Call &&call) const {
+    const std::size_t bytes = token_bytes(type);
+    if (bytes != 0 && (keys != values || keys % bytes != 0 || keys / bytes != n))
+      return detail::finish(
+          result<void>(error(status::invalid_argument, "the lengths of the arrays do not fit the number of tokens")));
+    return detail::finish(detail::run(std::forward<Call>(call)));
+  }
+  template <class T>
+  outcome<void> store_as(kv_type type, std::uint32_t layer, std::size_t position, std::size_t n, span<const T> keys,
+                         span<const T> values) {
+    return sized(n, type, sizeof(T) * keys.size(), sizeof(T) * values.size(), [&](infer_error **e) {
+      return infer_kv_cache_store_batch(get(), layer, position, n, static_cast<std::uint32_t>(type), keys.data(),
+                                        values.data(), e);
+    });
+  }
+  template <class T>
+  outcome<void> fetch_as(kv_type type, std::uint32_t layer, std::size_t position, std::size_t n, span<T> keys,
+                         span<T> values) const {
+    return sized(n, type, sizeof(T) * keys.size(), sizeof(T) * values.size(), [&](infer_error **e) {
+      return infer_kv_cache_fetch(get(), layer, position, n, static_cast<std::uint32_t>(type), keys.data(),
+                                  values.data(), e);
+    });
+  }
+
+  detail::handle<infer_kv_seq, infer_kv_seq_free> handle_;
+};
+
+/// A cache of keys and values for programs with an attention of their own.
+class kv_cache {
+public:
+  /// An empty handle.
+  kv_cache() noexcept = default;
+  /// Takes over a C handle.
+  explicit kv_cache(infer_kv_cache *raw) noexcept : handle_(raw) {}
+
+  static outcome<kv_cache> create(const kv_cache_options &options) {
+    if (options.failure() != nullptr)
+      return detail::finish(result<kv_cache>(*options.failure()));
+    return detail::finish(detail::create<kv_cache, infer_kv_cache>([&](infer_kv_cache **out, infer_error **e) {
+      return infer_kv_cache_create(options.get(), out, e);
+    }));
+  }
+
+  /// An empty sequence; what it seals is found below the same salt only.
+  outcome<kv_sequence> open(std::string_view salt = {}) const {
+    return detail::finish(detail::create<kv_sequence, infer_kv_seq>([&](infer_kv_seq **out, infer_error **e) {
+      return infer_kv_seq_open(get(), salt.data(), salt.size(), out, e);
+    }));
+  }
+  /// A sequence that begins with the longest sealed prefix of the tokens, which may be empty.
+  outcome<kv_sequence> lookup(span<const std::uint32_t> tokens, std::string_view salt = {}) const {
+    return detail::finish(detail::create<kv_sequence, infer_kv_seq>([&](infer_kv_seq **out, infer_error **e) {
+      return infer_kv_cache_lookup(get(), salt.data(), salt.size(), tokens.data(), tokens.size(), out, e);
+    }));
+  }
+  /// Keeps the longest sealed prefix of the tokens in memory.
+  outcome<kv_pin> pin(span<const std::uint32_t> tokens, std::string_view salt = {}) const {
+    return detail::finish(detail::create<kv_pin, infer_kv_pin>([&](infer_kv_pin **out, infer_error **e) {
+      return infer_kv_cache_pin(get(), salt.data(), salt.size(), tokens.data(), tokens.size(), out, e);
+    }));
+  }
+  /// A snapshot of the counters.
+  outcome<infer_kv_stats> stats() const {
+    infer_kv_stats empty = INFER_KV_STATS_INIT;
+    return detail::finish(detail::get(
+        empty, [&](infer_kv_stats *out, infer_error **e) { return infer_kv_cache_stats(get(), out, e); }));
+  }
+
+  explicit operator bool() const noexcept { return handle_ != nullptr; }
+  /// The C handle, which stays owned by this object.
+  infer_kv_cache *get() const noexcept { return handle_.get(); }
+
+private:
+  detail::handle<infer_kv_cache, infer_kv_cache_free> handle_;
+};
 
 } // inline namespace
 

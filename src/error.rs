@@ -55,6 +55,9 @@ pub enum Error {
     /// Memory could not be obtained, or would exceed a budget.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// Every block of a key/value store is in use.
+    #[error(transparent)]
+    KvStoreFull(#[from] crate::kv::store::StoreFull),
     /// A prompt or a completion does not fit the context.
     #[error("{0}")]
     ContextOverflow(String),

@@ -23,6 +23,11 @@ fn garbage_beside_whole_objects_is_an_error() {
 }
 
 #[test]
+fn a_key_value_cache_gives_back_what_was_stored() {
+    c::passes_silently("kv_cache");
+}
+
+#[test]
 fn seven_objects_are_freed_in_every_order() {
     // 5040 orders take a while; every seventh frees each pair of objects both ways as well.
     let share = if long() { "1" } else { "7" };

@@ -25,6 +25,7 @@ static HELLO: Example = Example::new("hello.c");
 static BATCH: Example = Example::new("batch.c");
 static CHAT: Example = Example::new("chat.c");
 static KERNELS: Example = Example::new("kernels.c");
+static KV_CACHE: Example = Example::new("kv_cache.c");
 
 impl Example {
     const fn new(name: &'static str) -> Self {
@@ -203,6 +204,28 @@ fn kernels_prints_a_line_for_every_function_and_level() {
             let exact = ["matmul_i8", "add", "mul", "relu", "dequantize", "quantize"].contains(&line[0]);
             assert!(number(difference) <= if exact { 0.0 } else { 1e-3 }, "{text}");
         }
+    });
+}
+
+#[test]
+fn a_second_process_finds_keys_and_values_of_the_first() {
+    KV_CACHE.each(|kv_cache| {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        let run = |n: &str| output(kv_cache, &[cache.to_str().unwrap(), n], "");
+        assert_eq!(
+            run("1000"),
+            "1000 tokens: 0 found, 0 of them identical, 1000 computed\n"
+        );
+        assert_eq!(
+            run("1000"),
+            "1000 tokens: 992 found, 992 of them identical, 8 computed\n"
+        );
+        // The directory knows whole blocks.
+        assert_eq!(
+            run("500"),
+            "500 tokens: 480 found, 480 of them identical, 20 computed\n"
+        );
     });
 }
 

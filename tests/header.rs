@@ -270,6 +270,13 @@ fn c_and_rust_agree_on_the_layout_of_structs() {
             total_time_ns, decode_tokens_per_second, logprobs, top_tokens, top_logprobs, n_top_logprobs,
             prompt_logprobs, n_prompt_logprobs, embedding, n_embedding,
         }
+        infer_kv_stats {
+            struct_size, reserved, block_bytes, hot_blocks, hot_blocks_used, hot_blocks_cached, hot_bytes, hot_tokens,
+            utilization, tokens_stored, tokens_sealed, lookups, lookup_tokens, hit_tokens, misses, evictions, copies,
+            fetches, tokens_fetched, cold_active, cold_blocks, cold_bytes, cold_budget, cold_hit_tokens, cold_reads,
+            spills, spills_refused, cold_queue_bytes,
+        }
+        infer_kv_block { struct_size, element_type, position, n_tokens, keys, values, token_stride, head_stride }
     }
     let header = Header::generated();
     let declared: Vec<(&str, Vec<&str>)> = header

@@ -131,6 +131,7 @@ fn reference(out: &mut String) {
         (Object::Engine, "Engine"),
         (Object::Request, "Request"),
         (Object::Threads, "Thread pool"),
+        (Object::KvCache, "Key/value cache of its own"),
     ] {
         writeln!(
             out,
@@ -187,7 +188,13 @@ fn the_committed_page_is_the_generated_one() {
 
 #[test]
 fn the_guide_names_only_options_that_exist() {
-    let objects = [Object::Model, Object::Engine, Object::Request, Object::Threads];
+    let objects = [
+        Object::Model,
+        Object::Engine,
+        Object::Request,
+        Object::Threads,
+        Object::KvCache,
+    ];
     let mut named = 0;
     for word in GUIDE.split('`').skip(1).step_by(2) {
         let other = word.starts_with("infer") || word == "running";

@@ -43,7 +43,7 @@ impl Memory {
         while self.index.len() >= self.capacity
             && let Some(gone) = self.index.evict()
         {
-            let block = gone.number();
+            let block = gone.0.number();
             self.held.remove(&block);
             if let Some(tier) = tier {
                 tier.offer(block);

@@ -17,13 +17,13 @@ import (
 	"unsafe"
 )
 
-// Options are keys and values for models, engines, requests or thread pools. Values are booleans, numbers, strings, a
+// Options are keys and values for models, engines, requests, thread pools or key/value caches. Values are booleans, numbers, strings, a
 // json.Number, or a time.Duration for keys that end in _ms. [DescribeOptions] lists what there is.
 type Options map[string]any
 
 // OptionInfo describes one option.
 type OptionInfo struct {
-	// Object is what the option belongs to: "model", "engine", "request" or "threads".
+	// Object is what the option belongs to: "model", "engine", "request", "threads" or "kv_cache".
 	Object string
 	// Name is the key in [Options].
 	Name string

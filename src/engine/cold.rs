@@ -111,6 +111,9 @@ impl Worker {
         }
         let tokens = sequence.findable();
         let found = self.kv.find_cold(root, &tokens[..tokens.len() - 1]);
+        // What memory has is used as well: the tier's copies of it must not be the first to go.
+        let keys: Vec<Key> = found.keys.into_iter().rev().collect();
+        cold.tier.touch(&keys);
         let (Some(first), n) = (found.missing.first().map(|name| name.key), found.missing.len()) else {
             cold.tier.count_lookup(0);
             return;
@@ -124,8 +127,6 @@ impl Worker {
             return;
         }
         cold.tier.count_lookup(n * BLOCK_TOKENS);
-        let keys: Vec<Key> = found.keys.into_iter().rev().collect();
-        cold.tier.touch(&keys);
         if !cold.pays(n, self.kv.pool().geometry().block_bytes()) {
             cold.tier.count_recomputed(n * BLOCK_TOKENS);
             return;

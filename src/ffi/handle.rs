@@ -35,11 +35,16 @@ const KNOWN: &[(u64, &str)] = &[
     (magic(b"INFqueue"), "infer_queue"),
     (magic(b"INFthrea"), "infer_threads"),
     (magic(b"INFkerne"), "infer_kernels"),
+    (magic(b"INFkvcac"), "infer_kv_cache"),
+    (magic(b"INFkvseq"), "infer_kv_seq"),
+    (magic(b"INFkvpin"), "infer_kv_pin"),
+    (magic(b"INFkview"), "infer_kv_view"),
     (magic(b"INFerror"), "infer_error"),
     (magic(b"INFopt_m"), "infer_model_options"),
     (magic(b"INFopt_e"), "infer_engine_options"),
     (magic(b"INFopt_r"), "infer_request_options"),
     (magic(b"INFopt_t"), "infer_threads_options"),
+    (magic(b"INFopt_k"), "infer_kv_cache_options"),
     (FREED, "handle that was freed"),
 ];
 

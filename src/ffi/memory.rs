@@ -24,6 +24,24 @@ pub(crate) unsafe fn input<'a, T>(pointer: *const T, n: usize, what: &str) -> Re
     Ok(unsafe { std::slice::from_raw_parts(pointer, n) })
 }
 
+/// An array of the caller to write to.
+///
+/// # Safety
+/// `pointer` is NULL or points to `n` writable elements that nothing else reads or writes while the answer is used.
+pub(crate) unsafe fn output_slice<'a, T>(
+    pointer: *mut T,
+    n: usize,
+    what: &str,
+) -> Result<&'a mut [T], Failure> {
+    // SAFETY: the promise of the caller is more than that of `input`; the answer is not used beside this one.
+    let n = unsafe { input(pointer.cast_const(), n, what)? }.len();
+    if n == 0 {
+        return Ok(&mut []);
+    }
+    // SAFETY: checked by `input`, and writable by the promise of the caller.
+    Ok(unsafe { std::slice::from_raw_parts_mut(pointer, n) })
+}
+
 /// Checks a pointer to memory of the caller.
 pub(crate) fn check<T>(pointer: *const T, what: &str) -> Result<(), Failure> {
     if pointer.is_null() {

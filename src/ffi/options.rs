@@ -19,7 +19,7 @@ pub struct infer_option_info {
     pub struct_size: u32,
     /// Always 0.
     pub reserved: u32,
-    /// What the option belongs to: "model", "engine", "request" or "threads".
+    /// What the option belongs to: "model", "engine", "request", "threads" or "kv_cache".
     pub object: *const c_char,
     /// The key for infer_..._options_set().
     pub name: *const c_char,

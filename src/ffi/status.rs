@@ -34,11 +34,12 @@ pub enum infer_status {
     INFER_ERR_UNSUPPORTED = -7,
     /// Text could not be turned into tokens or back.
     INFER_ERR_TOKENIZER = -8,
-    /// Memory could not be obtained, or a memory budget would be exceeded.
+    /// Memory could not be obtained, or a memory budget would be exceeded, or every block of a key/value cache is in use.
     INFER_ERR_NO_MEMORY = -9,
     /// Prompt and completion do not fit into the context.
     INFER_ERR_CONTEXT = -10,
-    /// The engine's queue is full; submit again later.
+    /// The engine's queue is full, submit again later; or another thread is writing the same sequence of a key/value
+    /// cache.
     INFER_ERR_BUSY = -11,
     /// A callback cancelled the operation.
     INFER_ERR_CANCELLED = -12,
@@ -110,6 +111,7 @@ pub(crate) fn of(error: &Error) -> infer_status {
         Error::Option(_) | Error::InvalidArgument(_) => INFER_ERR_INVALID_ARGUMENT,
         Error::Memory(e) => of_memory(e),
         Error::Kernel(KernelError::Memory(e)) => of_memory(e),
+        Error::KvStoreFull(_) => INFER_ERR_NO_MEMORY,
         // The stack of a thread is the memory that is most likely missing.
         Error::Kernel(KernelError::Thread { .. }) => INFER_ERR_NO_MEMORY,
         Error::Kernel(KernelError::UnsupportedType(_)) => INFER_ERR_UNSUPPORTED,

@@ -13,6 +13,7 @@ mod geometry;
 mod pool;
 pub mod prefix;
 mod sharing;
+pub mod store;
 mod table;
 pub mod tier;
 mod transfer;

@@ -1,7 +1,7 @@
 //! The one table of options: name, type, range, default and documentation of each.
 //!
 //! Command-line flags, the setters of the C API and the reference pages come from [`TABLE`]. The typed structs
-//! ([`ModelOptions`], [`EngineOptions`], [`RequestOptions`], [`ThreadsOptions`]) are filled from their text
+//! ([`ModelOptions`], [`EngineOptions`], [`RequestOptions`], [`ThreadsOptions`], [`KvCacheOptions`]) are filled from their text
 //! defaults here, so a default exists in one place only.
 
 pub mod preset;
@@ -10,8 +10,8 @@ mod typed;
 
 pub use table::{CPU_LEVELS, KV_TYPES, MAX_SPECULATION_TOKENS, MAX_TOKENS_LIMIT, TABLE};
 pub use typed::{
-    ContextOverflow, EngineOptions, LogCallback, LogLevel, LogRecord, ModelOptions, OpenStorage, Pooling,
-    Prompt, RequestOptions, ThreadsOptions,
+    ContextOverflow, EngineOptions, KvCacheOptions, LogCallback, LogLevel, LogRecord, ModelOptions,
+    OpenStorage, Pooling, Prompt, RequestOptions, ThreadsOptions,
 };
 
 /// The object an option belongs to.
@@ -25,16 +25,19 @@ pub enum Object {
     Request,
     /// Creating a thread pool.
     Threads,
+    /// Creating a key/value cache.
+    KvCache,
 }
 
 impl Object {
-    /// The word used in messages and in the C API: `model`, `engine`, `request`, `threads`.
+    /// The word used in messages and in the C API: `model`, `engine`, `request`, `threads`, `kv_cache`.
     pub fn name(self) -> &'static str {
         match self {
             Object::Model => "model",
             Object::Engine => "engine",
             Object::Request => "request",
             Object::Threads => "threads",
+            Object::KvCache => "kv_cache",
         }
     }
 }
@@ -257,6 +260,7 @@ mod tests {
         assert_eq!(EngineOptions::default().kv_type, "auto");
         assert_eq!(ModelOptions::default().load_mode, "read");
         assert_eq!(ThreadsOptions::default().name, "infer");
+        assert_eq!(KvCacheOptions::default().hot_tokens, 2048);
     }
 
     #[test]
@@ -288,6 +292,7 @@ mod tests {
         assert!(ModelOptions::default().check().is_ok());
         assert!(EngineOptions::default().check().is_ok());
         assert!(ThreadsOptions::default().check().is_ok());
+        assert!(KvCacheOptions::default().check().is_ok());
         let mut r = RequestOptions::default();
         assert!(r.check().is_ok());
         (r.top_p, r.seed) = (1.0, u64::MAX);

@@ -60,6 +60,9 @@ pub const F16_PRODUCTS: &[&str] = &["f32", "bf16"];
 /// Words for the element type of the KV cache.
 pub const KV_TYPES: &[&str] = &["auto", "f32", "f16", "bf16", "q8"];
 
+/// Words for the element type of a key/value cache of its own.
+pub const KV_STORE_TYPES: &[&str] = &["f32", "f16", "bf16", "q8"];
+
 /// Words of the option `context_overflow`.
 pub const CONTEXT_OVERFLOWS: &[&str] = &["error", "truncate", "shift"];
 
@@ -558,5 +561,103 @@ pub const TABLE: &[OptionSpec] = &[
         Kind::Text,
         "infer",
         "Name of the threads, up to 10 bytes; a number is appended.",
+    ),
+    row(
+        Object::KvCache,
+        "n_layers",
+        integer(0, 65536),
+        "0",
+        "Layers with keys and values. It has to be set.",
+    ),
+    row(
+        Object::KvCache,
+        "n_kv_heads",
+        integer(0, 65536),
+        "0",
+        "Key/value heads of a layer. It has to be set.",
+    ),
+    row(
+        Object::KvCache,
+        "head_dim",
+        integer(0, 65536),
+        "0",
+        "Elements of a head, the same for keys and values. It has to be set.",
+    ),
+    row(
+        Object::KvCache,
+        "kv_type",
+        Kind::Choice(KV_STORE_TYPES),
+        "f16",
+        "Element type that keys and values are stored in. What comes in as float is converted; q8 has a scale for each token and head.",
+    ),
+    row(
+        Object::KvCache,
+        "hot_tokens",
+        integer(1, 1 << 40),
+        "2048",
+        "Tokens that memory may hold, rounded up to blocks of 32. Memory is taken when it is first used and never grows beyond this.",
+    ),
+    row(
+        Object::KvCache,
+        "policy",
+        Kind::Choice(POLICY_NAMES),
+        "adaptive",
+        "Which sealed blocks that nobody uses leave memory first.",
+    ),
+    row(
+        Object::KvCache,
+        "identity",
+        Kind::Text,
+        "",
+        "What keys and values depend on beside the tokens: model, precision, version of the program. Blocks of another identity are never found.",
+    ),
+    row(
+        Object::KvCache,
+        "cold_dir",
+        Kind::Text,
+        "",
+        "Directory for sealed blocks that memory has no room for, the cold tier: lookups read them back from there, also after a restart. Created when it is not there (mode 0700); it holds what prompts mean in a readable form, so it belongs where nobody else can read. Empty: no cold tier.",
+    ),
+    row(
+        Object::KvCache,
+        "cold_bytes",
+        integer(0, u64::MAX),
+        "10737418240",
+        "Most bytes of the directory's files.",
+    ),
+    row(
+        Object::KvCache,
+        "cold_policy",
+        Kind::Choice(POLICY_NAMES),
+        "adaptive",
+        "Which blocks of a full cold tier make room for others. A block that is asked for less often than the one it would push out is not written.",
+    ),
+    row(
+        Object::KvCache,
+        "cold_persist",
+        Kind::Bool,
+        "true",
+        "Keep what is sealed when the cache is freed: sealed blocks of memory are written then, and a later cache of the same shape, type and identity finds them. When false the directory is emptied at the beginning and at the end.",
+    ),
+    row(
+        Object::KvCache,
+        "cold_queue_bytes",
+        integer(0, u64::MAX),
+        "67108864",
+        "Most bytes of memory for blocks that wait to be written, two blocks at least. Blocks that find no room are dropped.",
+    ),
+    row(
+        Object::KvCache,
+        "cold_patience_ms",
+        integer(0, 3_600_000),
+        "10000",
+        "Longest time that freeing the cache waits for blocks to be written.",
+    ),
+    row(
+        Object::KvCache,
+        "test_mode",
+        Kind::Bool,
+        "false",
+        "For test suites: at most 256 tokens in memory and a second tier of 1 MiB that is in memory as well, so that nothing is left on a disk.",
     ),
 ];

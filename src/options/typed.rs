@@ -255,3 +255,28 @@ option_struct! {
         on_stop: Option<Arc<dyn Fn(usize) + Send + Sync>>,
     }
 }
+
+option_struct! {
+    /// Options of creating a key/value cache for programs with an attention of their own.
+    KvCacheOptions, Object::KvCache, {
+        n_layers: usize = Integer as to_usize,
+        n_kv_heads: usize = Integer as to_usize,
+        head_dim: usize = Integer as to_usize,
+        kv_type: &'static str = Choice as same,
+        hot_tokens: usize = Integer as to_usize,
+        policy: &'static str = Choice as same,
+        identity: String = Text as same,
+        cold_dir: String = Text as same,
+        cold_bytes: u64 = Integer as same,
+        cold_policy: &'static str = Choice as same,
+        cold_persist: bool = Bool as same,
+        cold_queue_bytes: usize = Integer as to_usize,
+        cold_patience_ms: u64 = Integer as same,
+        test_mode: bool = Bool as same,
+    }, {
+        /// Where log records go; `None` is silence.
+        log: Option<LogCallback>,
+        /// Opens storage for the cold tier that is not a directory.
+        cold_storage: Option<OpenStorage>,
+    }
+}

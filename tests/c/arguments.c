@@ -50,7 +50,7 @@ static void sizes(const infer_model *model, const infer_engine *engine, const in
 /* Kinds, sizes and quantiles that are none, and histograms that do not belong together. */
 static void histograms(const infer_engine *engine) {
   static const uint32_t sizes[] = {0, 3, 16, sizeof(infer_histogram) - 1};
-  static const uint32_t kinds[] = {0, 6, 0xffffffff};
+  static const uint32_t kinds[] = {0, 8, 0xffffffff};
   static const double quantiles[] = {-0.1, 1.1, NAN, INFINITY};
   infer_error *error = NULL;
   infer_histogram steps = INFER_HISTOGRAM_INIT, batches = INFER_HISTOGRAM_INIT, h;
@@ -94,6 +94,7 @@ static void numbers(void) {
   infer_engine_options *eo = infer_engine_options_new();
   infer_request_options *ro = infer_request_options_new();
   infer_threads_options *to = infer_threads_options_new();
+  infer_kv_cache_options *ko = infer_kv_cache_options_new();
   infer_option_info o = INFER_OPTION_INFO_INIT;
   size_t i, k;
   for (i = 0; infer_options_describe(i, &o, NULL) == INFER_OK; i++) {
@@ -107,6 +108,8 @@ static void numbers(void) {
         status = infer_engine_options_set(eo, o.name, refused[k], &error);
       else if (strcmp(o.object, "request") == 0)
         status = infer_request_options_set(ro, o.name, refused[k], &error);
+      else if (strcmp(o.object, "kv_cache") == 0)
+        status = infer_kv_cache_options_set(ko, o.name, refused[k], &error);
       else
         status = infer_threads_options_set(to, o.name, refused[k], &error);
       if (status != INFER_ERR_INVALID_ARGUMENT || strstr(infer_error_message(error), o.name) == NULL) {
@@ -129,6 +132,7 @@ static void numbers(void) {
   infer_engine_options_free(eo);
   infer_request_options_free(ro);
   infer_threads_options_free(to);
+  infer_kv_cache_options_free(ko);
 }
 
 static void enums(const infer_model *model) {

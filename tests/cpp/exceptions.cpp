@@ -43,7 +43,8 @@ template <class T> constexpr bool moves_only = std::is_nothrow_move_constructibl
                                                std::is_nothrow_move_assignable_v<T> &&
                                                !std::is_copy_constructible_v<T> && !std::is_copy_assignable_v<T>;
 static_assert(moves_only<infer::model> && moves_only<infer::engine> && moves_only<infer::request> &&
-              moves_only<infer::threads> && moves_only<infer::kernels>);
+              moves_only<infer::threads> && moves_only<infer::kernels> && moves_only<infer::kv_cache> &&
+                  moves_only<infer::kv_sequence> && moves_only<infer::kv_view> && moves_only<infer::kv_pin>);
 static_assert(std::is_move_constructible_v<infer::queue> && !std::is_copy_constructible_v<infer::queue>);
 static_assert(std::is_move_constructible_v<infer::request_options> &&
               !std::is_copy_constructible_v<infer::request_options>);
@@ -411,6 +412,60 @@ void kernels_compute_on_spans() {
   }
 }
 
+void a_key_value_cache_gives_back_what_was_stored() {
+  constexpr std::size_t row = 2 * 16, n = 40;
+  THROWS(infer::status::invalid_argument, "n_layers", infer::kv_cache::create({}));
+  const auto cache = infer::kv_cache::create(
+      infer::kv_cache_options().shape(2, 2, 16).set("kv_type", "f16").set("hot_tokens", 256));
+  CHECK(cache && cache.stats().hot_blocks == 8);
+  std::vector<float> keys(n * row), values(n * row), out_keys(n * row), out_values(n * row);
+  for (std::size_t i = 0; i < keys.size(); i++) {
+    keys[i] = static_cast<float>(i % 512) / 512;
+    values[i] = -keys[i];
+  }
+  std::vector<std::uint32_t> tokens(n);
+  for (std::size_t i = 0; i < n; i++)
+    tokens[i] = static_cast<std::uint32_t>(i);
+  {
+    auto sequence = cache.open("tenant");
+    CHECK(sequence && sequence.length() == 0 && sequence.token_bytes() == 4 * row);
+    CHECK(sequence.token_bytes(infer::kv_type::f16) == 2 * row && sequence.token_bytes(infer::kv_type::q8) == 0);
+    CHECK(sequence.optimal_batch() >= 1);
+    const infer::span<const float> one_key(keys.data(), row), one_value(values.data(), row);
+    for (std::uint32_t layer = 0; layer < 2; layer++) {
+      sequence.store_batch(layer, 0, n, keys, values);
+      sequence.store(layer, n, one_key, one_value);
+    }
+    THROWS(infer::status::invalid_argument, "lengths", (sequence.store(0, n + 1, keys, values), 0));
+    THROWS(infer::status::invalid_argument, "lengths", (sequence.store_batch(0, 0, n + 1, keys, values), 0));
+    THROWS(infer::status::invalid_argument, "advance", (sequence.advance(n + 2), 0));
+    sequence.advance(n + 1);
+    CHECK(sequence.length() == n + 1);
+    auto fork = sequence.fork();
+    fork.truncate(n);
+    std::vector<std::uint8_t> raw_keys(2 * row * n), raw_values(2 * row * n);
+    fork.fetch(infer::kv_type::f16, 1, 0, n, raw_keys, raw_values);
+    THROWS(infer::status::invalid_argument, "element_type",
+           (fork.fetch(infer::kv_type::q8, 1, 0, n, raw_keys, raw_values), 0));
+    fork.store_batch(infer::kv_type::f16, 1, n, n, raw_keys, raw_values);
+    sequence.seal(tokens);
+  }
+  CHECK(cache.lookup(tokens).length() == 0);
+  const auto pin = cache.pin(tokens, "tenant");
+  CHECK(pin && pin.length() == 32);
+  const auto found = cache.lookup(tokens, "tenant");
+  CHECK(found.length() == 32);
+  infer::span<float> to_keys(out_keys.data(), 32 * row), to_values(out_values.data(), 32 * row);
+  found.fetch(1, 0, 32, to_keys, to_values);
+  for (std::size_t i = 0; i < 32 * row; i++)
+    CHECK(out_keys[i] == keys[i] && out_values[i] == values[i]);
+  const auto view = found.view(0, 4, 20);
+  const auto blocks = view.blocks();
+  CHECK(view && blocks.size() == 1 && blocks[0].position == 4 && blocks[0].n_tokens == 20);
+  CHECK(blocks[0].element_type == INFER_KV_F16 && blocks[0].token_stride == 2 * row);
+  CHECK(cache.stats().hit_tokens == 64 && cache.stats().misses == 1);
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
@@ -430,4 +485,5 @@ int main(int argc, char **argv) {
   spans_take_what_is_in_a_row();
   timeouts_are_durations();
   kernels_compute_on_spans();
+  a_key_value_cache_gives_back_what_was_stored();
 }

@@ -124,6 +124,18 @@ void kernels_answer_results() {
   CHECK(!refused && refused.error().code() == infer::status::invalid_argument);
 }
 
+void a_key_value_cache_answers_results() {
+  const auto refused = infer::kv_cache::create(infer::kv_cache_options().set("kv_type", "f64"));
+  CHECK(!refused && refused.error().code() == infer::status::invalid_argument);
+  const auto cache = infer::kv_cache::create(infer::kv_cache_options().shape(1, 1, 4)).value();
+  auto sequence = cache.open().value();
+  const std::vector<float> row{1, 2, 3, 4};
+  CHECK(sequence.store(0, 0, row, row) && sequence.advance(1) && sequence.length() == 1);
+  const auto early = sequence.advance(1);
+  CHECK(!early && early.error().code() == infer::status::invalid_argument);
+  CHECK(sequence.view(0, 0, 1).value().blocks().value().size() == 1);
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
@@ -136,4 +148,5 @@ int main(int argc, char **argv) {
   outputs_come_with_their_tokens(model, engine);
   a_queue_reads_many(engine);
   kernels_answer_results();
+  a_key_value_cache_answers_results();
 }

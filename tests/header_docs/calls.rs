@@ -22,6 +22,7 @@ pub const C: Programs = Programs {
         ("tests/c/lifecycle.c", false),
         ("tests/c/queue.c", false),
         ("tests/c/kernels.c", false),
+        ("tests/c/kv_cache.c", false),
         ("tests/c/prompts.c", true),
     ],
 };

@@ -131,7 +131,7 @@ fn python() -> String {
         let text = read(&path);
         let lines = text.lines().filter(|line| !line.starts_with("    \"infer_"));
         let text: String = lines.flat_map(|line| [line, "\n"]).collect();
-        for kind in ["model", "engine", "request", "threads"] {
+        for kind in ["model", "engine", "request", "threads", "kv_cache"] {
             all.push_str(&text.replace("{kind}", kind));
         }
     }

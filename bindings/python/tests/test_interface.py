@@ -15,6 +15,7 @@ import libinfer
 from conftest import MODEL, ROOT
 from libinfer import _c, _errors, _event
 from libinfer._histogram import Histogram
+from libinfer._kv_cache import _TYPES, KvStats
 from libinfer._stats import Stats
 
 HEADER = (ROOT / "include" / "infer.h").read_text()
@@ -61,6 +62,8 @@ def test_every_function_is_declared_with_its_arguments() -> None:
         ("infer_event", _c.EventStruct),
         ("infer_stats", Stats),
         ("infer_histogram", Histogram),
+        ("infer_kv_stats", KvStats),
+        ("infer_kv_block", _c.KvBlockStruct),
     ],
 )
 def test_structs_have_the_fields_of_the_header(name: str, struct: type[ctypes.Structure]) -> None:
@@ -109,6 +112,8 @@ def test_constants_are_those_of_the_header() -> None:
     assert _c.lib.infer_version().decode() == libinfer.version
     for kind in libinfer.HistogramKind:
         assert f"INFER_HISTOGRAM_{kind.name} = {kind.value}," in HEADER
+    for name, number in _TYPES.items():
+        assert f"INFER_KV_{name.upper()} = {number}," in HEADER
     assert "INFER_ROPE_ADJACENT = 1," in HEADER and "INFER_ROPE_NEOX = 2," in HEADER
     manifest = (Path(__file__).parents[1] / "pyproject.toml").read_text()
     assert f'version = "{libinfer.version}"' in manifest
@@ -122,8 +127,8 @@ def test_another_binary_interface_is_refused() -> None:
 
 def test_options_are_listed_and_can_be_set_to_their_defaults() -> None:
     every = libinfer.options()
-    assert {o.object for o in every} == {"model", "engine", "request", "threads"}
-    for kind in ("model", "engine", "request", "threads"):
+    assert {o.object for o in every} == {"model", "engine", "request", "threads", "kv_cache"}
+    for kind in ("model", "engine", "request", "threads", "kv_cache"):
         some = libinfer.options(kind)
         assert some and all(o.doc and o.type for o in some)
         with _c.Options(kind, {o.name: o.default for o in some}):

@@ -5,11 +5,14 @@
 //! the founding reports, for which [`allocations`] counts.
 //!
 //! [`workload`] makes loads up and [`serve`] serves them, which [`compare`] does with and without each feature; [`latency`]
-//! measures answers while prompts keep coming. [`tier`] measures the cold tier.
+//! measures answers while prompts keep coming. [`tier`] measures the cold tier, [`kv`] and [`kv_cold`] the key/value
+//! store alone.
 
 mod allocations;
 mod compare;
 mod founding;
+mod kv;
+mod kv_cold;
 mod latency;
 mod limit;
 mod machine;
@@ -74,6 +77,13 @@ pub struct Args {
     /// Measure the figures of the founding reports instead: claim, measured, limit.
     #[arg(long, conflicts_with_all = ["prompt_tokens", "generate_tokens", "batch", "depth", "repetitions", "serving"])]
     founding: bool,
+    /// Measure the key/value store that `infer_kv_cache` is, without a model: stores by one and by several tokens, fetches
+    /// and lookups beside memcpy.
+    #[arg(long, conflicts_with_all = ["model", "prompt_tokens", "generate_tokens", "batch", "depth", "founding", "serving"])]
+    kv: bool,
+    /// With --kv, measure a cold tier in a new folder here as well, beside writing and reading a file. Takes 3 GiB there.
+    #[arg(long, value_name = "PATH", requires = "kv")]
+    kv_dir: Option<PathBuf>,
     #[command(flatten)]
     serving: Serving,
     #[command(flatten)]
@@ -114,6 +124,9 @@ fn median(values: &mut [f64]) -> f64 {
 
 /// Runs the command.
 pub fn run(args: &Args, json: bool) -> Outcome {
+    if args.kv {
+        return kv::run(&Machine::this(), args.repetitions, args.kv_dir.as_deref(), json);
+    }
     let path = demo::or_demo(args.model.as_ref())?;
     let options: EngineOptions = args.computing.options()?;
     let model_options: ModelOptions = args.loading.options()?;

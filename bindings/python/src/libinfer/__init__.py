@@ -43,6 +43,7 @@ from ._errors import (
 from ._event import Channel, Completion, Event, Finish, FinishReason
 from ._histogram import Histogram, HistogramKind
 from ._kernels import Kernels, Numbers
+from ._kv_cache import KvBlock, KvCache, KvPin, KvSequence, KvStats, KvType
 from ._model import MemoryEstimate, Message, Metadata, Model, ModelInfo
 from ._options import OptionInfo, options
 from ._options import options as _all_options
@@ -74,6 +75,12 @@ __all__ = [
     "InvalidModelError",
     "InvalidUtf8Error",
     "Kernels",
+    "KvBlock",
+    "KvCache",
+    "KvPin",
+    "KvSequence",
+    "KvStats",
+    "KvType",
     "LogRecord",
     "MemoryEstimate",
     "Message",
@@ -115,7 +122,7 @@ def generate(model_path: str | os.PathLike[str], prompt: Prompt, **options: Opti
 
     Takes the options of models, engines and requests. `threads` is the engine's.
     """
-    owners = {o.name: o.object for o in _all_options() if o.object != "threads"}
+    owners = {o.name: o.object for o in _all_options() if o.object not in ("threads", "kv_cache")}
     split: dict[str, dict[str, OptionValue]] = {"model": {}, "engine": {}, "request": {}}
     for name, value in options.items():
         # The library says what is wrong with an unknown one.

@@ -17,6 +17,7 @@ from ctypes import (
     c_int32,
     c_int64,
     c_size_t,
+    c_ubyte,
     c_uint32,
     c_uint64,
     c_void_p,
@@ -114,6 +115,19 @@ class EventStruct(Structure):
         ("n_prompt_logprobs", c_size_t),
         ("embedding", POINTER(c_float)),
         ("n_embedding", c_size_t),
+    ]
+
+
+class KvBlockStruct(Structure):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("element_type", c_uint32),
+        ("position", c_size_t),
+        ("n_tokens", c_size_t),
+        ("keys", c_void_p),
+        ("values", c_void_p),
+        ("token_stride", c_size_t),
+        ("head_stride", c_size_t),
     ]
 
 
@@ -243,6 +257,31 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "infer_kernels_rope": (_S, (_H, _A, _N, _N, _A, _A, _N, c_uint32, _E)),
     "infer_kernels_dequantize": (_S, (_H, _T, _A, _N, _N, _A, _E)),
     "infer_kernels_quantize": (_S, (_H, _T, _A, _N, _A, _N, _E)),
+    "infer_kv_cache_options_new": (_H, ()),
+    "infer_kv_cache_options_free": (None, (_H,)),
+    "infer_kv_cache_options_set": (_S, (_H, _T, _T, _E)),
+    "infer_kv_cache_create": (_S, (_H, _HP, _E)),
+    "infer_kv_cache_free": (None, (_H,)),
+    "infer_kv_cache_lookup": (_S, (_H, _T, _N, _U32P, _N, _HP, _E)),
+    "infer_kv_cache_pin": (_S, (_H, _T, _N, _U32P, _N, _HP, _E)),
+    "infer_kv_cache_stats": (_S, (_H, c_void_p, _E)),
+    "infer_kv_cache_store": (_S, (_H, c_uint32, _N, _A, _A, _E)),
+    "infer_kv_cache_store_batch": (_S, (_H, c_uint32, _N, _N, c_uint32, _A, _A, _E)),
+    "infer_kv_cache_advance": (_S, (_H, _N, _E)),
+    "infer_kv_cache_optimal_batch": (_S, (_H, _NP, _E)),
+    "infer_kv_cache_fetch": (_S, (_H, c_uint32, _N, _N, c_uint32, _A, _A, _E)),
+    "infer_kv_cache_view": (_S, (_H, c_uint32, _N, _N, _HP, _E)),
+    "infer_kv_cache_seal": (_S, (_H, _U32P, _N, _E)),
+    "infer_kv_seq_open": (_S, (_H, _T, _N, _HP, _E)),
+    "infer_kv_seq_fork": (_S, (_H, _HP, _E)),
+    "infer_kv_seq_truncate": (_S, (_H, _N, _E)),
+    "infer_kv_seq_length": (c_size_t, (_H,)),
+    "infer_kv_seq_token_bytes": (c_size_t, (_H, c_uint32)),
+    "infer_kv_seq_free": (None, (_H,)),
+    "infer_kv_pin_length": (c_size_t, (_H,)),
+    "infer_kv_pin_free": (None, (_H,)),
+    "infer_kv_view_block": (_S, (_H, _N, POINTER(KvBlockStruct), _E)),
+    "infer_kv_view_free": (None, (_H,)),
 }
 
 

@@ -12,7 +12,7 @@ from . import _c
 class OptionInfo:
     """One option."""
 
-    #: What it belongs to: "model", "engine", "request" or "threads".
+    #: What it belongs to: "model", "engine", "request", "threads" or "kv_cache".
     object: str
     #: The name of the keyword argument.
     name: str

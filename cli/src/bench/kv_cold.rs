@@ -1,0 +1,194 @@
+//! `infer bench --kv --kv-dir`: the cold tier of a key/value store. More is stored than memory holds, so blocks are evicted
+//! and written behind; then a new store reads them back. Beside it a file is written and read in pieces of a block.
+//!
+//! What the system has in memory of a file is dropped before it is read, by `dd` with `oflag=nocache`; where there is no
+//! `dd` the report says that reads came from memory.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use infer::kv::store::{Elements, KvStore};
+use infer::options::KvCacheOptions;
+use serde_json::{Value, json};
+
+use super::kv::{HEAD_DIM, HEADS, LAYERS, Rows, TOKENS};
+use crate::exit::Failure;
+use crate::output::Output;
+
+/// Sequences stored, and tokens of each: four times what memory holds.
+const SEQUENCES: usize = 8;
+const LENGTH: usize = TOKENS / 2;
+/// Bytes of the file beside it.
+const FILE_BYTES: usize = 1 << 30;
+/// Tokens of a call.
+const BATCH: usize = 64;
+
+/// A folder that goes with the measurement.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed stays: the report is what counts.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn failed(action: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
+    let (action, path) = (action.to_string(), path.to_path_buf());
+    move |source| Failure::from(infer::Error::Io { action, path, source })
+}
+
+fn open(folder: &Path) -> infer::Result<KvStore> {
+    KvStore::new(&KvCacheOptions {
+        n_layers: LAYERS,
+        n_kv_heads: HEADS,
+        head_dim: HEAD_DIM,
+        kv_type: "f16",
+        hot_tokens: TOKENS,
+        cold_dir: folder.to_string_lossy().into_owned(),
+        cold_bytes: 4 << 30,
+        cold_patience_ms: 120_000,
+        ..KvCacheOptions::default()
+    })
+}
+
+fn tokens(sequence: usize) -> Vec<u32> {
+    (0..LENGTH).map(|i| (sequence * LENGTH + i) as u32).collect()
+}
+
+/// Drops what the system has of a file in memory.
+fn drop_cache(path: &Path) -> bool {
+    let of = format!("of={}", path.display());
+    let mut dd = Command::new("dd");
+    dd.args([&of, "oflag=nocache", "conv=notrunc,fdatasync", "count=0"]);
+    let ended = dd
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    ended.is_ok_and(|status| status.success())
+}
+
+/// Stores everything; seconds that storing took.
+fn store(store: &KvStore) -> infer::Result<f64> {
+    let rows = Rows::new(store.shape(), BATCH)?;
+    let (keys, values) = (Elements::F32(&rows.keys), Elements::F32(&rows.values));
+    let started = Instant::now();
+    for number in 0..SEQUENCES {
+        let sequence = store.open("")?;
+        for position in (0..LENGTH).step_by(BATCH) {
+            for layer in 0..LAYERS {
+                sequence.store_batch(layer, position, BATCH, keys, values)?;
+            }
+            sequence.advance(BATCH)?;
+        }
+        sequence.seal(&tokens(number))?;
+    }
+    Ok(started.elapsed().as_secs_f64())
+}
+
+/// Bytes per second of writing a file with a sync at the end, and of reading it.
+fn file(path: &Path, piece: usize) -> Result<(f64, f64, bool), Failure> {
+    let mut buffer = vec![0u8; piece];
+    for (i, byte) in buffer.iter_mut().enumerate() {
+        *byte = (i * 31 % 251) as u8;
+    }
+    let n = FILE_BYTES / piece;
+    let mut file = File::create(path).map_err(failed("create", path))?;
+    let started = Instant::now();
+    for _ in 0..n {
+        file.write_all(&buffer).map_err(failed("write", path))?;
+    }
+    file.sync_all().map_err(failed("sync", path))?;
+    let write = (n * piece) as f64 / started.elapsed().as_secs_f64();
+    let dropped = drop_cache(path);
+    let mut file = File::open(path).map_err(failed("open", path))?;
+    let started = Instant::now();
+    for _ in 0..n {
+        file.read_exact(&mut buffer).map_err(failed("read", path))?;
+    }
+    let read = (n * piece) as f64 / started.elapsed().as_secs_f64();
+    Ok((write, read, dropped))
+}
+
+/// Measures in a new folder.
+pub fn measure(parent: &Path) -> Result<Value, Failure> {
+    let folder = Folder(parent.join(format!("infer-bench-kv-{}", std::process::id())));
+    fs::create_dir_all(&folder.0).map_err(failed("create", &folder.0))?;
+    let cache = folder.0.join("cache");
+    let first = open(&cache)?;
+    let block = first.shape().block_bytes();
+    let (disk_write, disk_read, _) = file(&folder.0.join("file"), block)?;
+    let stored = store(&first)?;
+    let started = Instant::now();
+    let before = first.stats();
+    drop(first);
+    let closed = started.elapsed().as_secs_f64();
+
+    let mut dropped = true;
+    for entry in fs::read_dir(&cache).map_err(failed("list", &cache))?.flatten() {
+        dropped &= drop_cache(&entry.path());
+    }
+    let second = open(&cache)?;
+    let kept = second.stats();
+    let (mut found, mut reading) = (0, Duration::ZERO);
+    for number in 0..SEQUENCES {
+        let started = Instant::now();
+        let sequence = second.lookup("", &tokens(number))?;
+        reading += started.elapsed();
+        found += sequence.len();
+    }
+    let after = second.stats();
+    let written = (kept.cold_blocks as usize * block) as f64;
+    let write = written / (stored + closed);
+    let read = (after.cold_reads as usize * block) as f64 / reading.as_secs_f64();
+    Ok(json!({
+        "tokens": SEQUENCES * LENGTH,
+        "block_bytes": block,
+        "store_tokens_per_second": (SEQUENCES * LENGTH) as f64 / stored,
+        "evictions": before.evictions,
+        "refused_or_dropped": before.spills_refused,
+        "blocks_kept": kept.cold_blocks,
+        "write_gb_s": write / 1e9,
+        "disk_write_gb_s": disk_write / 1e9,
+        "fraction_of_disk_write": write / disk_write,
+        "tokens_found": found,
+        "blocks_read": after.cold_reads,
+        "read_gb_s": read / 1e9,
+        "disk_read_gb_s": disk_read / 1e9,
+        "fraction_of_disk_read": read / disk_read,
+        "caches_dropped": dropped,
+    }))
+}
+
+/// Writes the report for people.
+pub fn print(out: &mut Output, cold: &Value) -> Result<(), Failure> {
+    let number = |name: &str| cold[name].as_f64().unwrap_or(0.0);
+    out.text(&format!(
+        "with eviction and write-behind: {:.0} tokens/s, {} evictions, {} blocks kept, {} not written\n",
+        number("store_tokens_per_second"),
+        cold["evictions"],
+        cold["blocks_kept"],
+        cold["refused_or_dropped"],
+    ))?;
+    out.text(&format!(
+        "written {:.2} GB/s, a file {:.2} GB/s ({:.2} of it)\n",
+        number("write_gb_s"),
+        number("disk_write_gb_s"),
+        number("fraction_of_disk_write"),
+    ))?;
+    out.text(&format!(
+        "read back {:.2} GB/s, a file {:.2} GB/s ({:.2} of it){}\n",
+        number("read_gb_s"),
+        number("disk_read_gb_s"),
+        number("fraction_of_disk_read"),
+        if cold["caches_dropped"] == true {
+            ""
+        } else {
+            ", from the system's memory"
+        },
+    ))
+}
