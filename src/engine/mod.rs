@@ -91,6 +91,8 @@ struct Facts {
     kv_type: RowType,
     kv_token_bytes: usize,
     kv_block_bytes: usize,
+    /// Whether all its layers are of full attention.
+    kv_plain: bool,
     kv_budget: u64,
     /// What the blocks of its prefix cache depend on, if it has one.
     fingerprint: Option<Fingerprint>,
@@ -136,6 +138,7 @@ impl Engine {
             kv_type: worker.kv_type(),
             kv_token_bytes: worker.token_bytes(),
             kv_block_bytes: worker.kv.pool().geometry().block_bytes(),
+            kv_plain: worker.kv.is_plain(),
             kv_budget: counters.kv_bytes_budget.load(Relaxed),
             fingerprint: worker.kv.index().map(|index| index.fingerprint().clone()),
         };

@@ -83,6 +83,11 @@ impl Engine {
 
 impl Shared {
     fn fingerprint(&self, what: &str) -> Result<&Fingerprint> {
+        if !self.machine.kv_plain {
+            return Err(Error::Unsupported(format!(
+                "cannot {what}: states of models with sliding windows are not supported yet"
+            )));
+        }
         self.machine.fingerprint.as_ref().ok_or_else(|| {
             Error::Unsupported(format!(
                 "cannot {what}: the engine has no prefix cache; create it with the option prefix_cache"

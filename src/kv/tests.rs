@@ -9,7 +9,8 @@ fn geometry(ty: RowType) -> Geometry {
             LayerShape {
                 n_kv_heads: 2,
                 key_dim: 8,
-                value_dim: 16
+                value_dim: 16,
+                window: None,
             };
             3
         ],
