@@ -25,6 +25,8 @@ mod stats;
 mod stop;
 #[cfg(test)]
 mod tests;
+#[cfg(all(test, not(infer_models)))]
+mod window_tests;
 mod worker;
 
 use std::collections::VecDeque;

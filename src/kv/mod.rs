@@ -277,3 +277,5 @@ impl KvCache {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod window_tests;

@@ -69,3 +69,87 @@ impl Trail<'_> {
         Prefix::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Fingerprint, Insert, Namer, PolicyKind, Secret};
+    use super::*;
+    use crate::kernel::RowType;
+    use crate::kv::Geometry;
+
+    /// The longest prefix by its definition: every length is tried.
+    fn longest(index: &PrefixIndex, root: Key, tokens: &[u32], limit: usize, window: usize) -> usize {
+        let mut keys = vec![root];
+        for tokens in tokens.chunks_exact(BLOCK_TOKENS) {
+            keys.push(index.namer.child(&keys[keys.len() - 1], tokens));
+        }
+        let serves = |len: &usize| {
+            let (full, rest) = (len / BLOCK_TOKENS, len % BLOCK_TOKENS);
+            let first = (len + 1).saturating_sub(window) / BLOCK_TOKENS;
+            let block = |i: usize| &tokens[i * BLOCK_TOKENS..(i + 1) * BLOCK_TOKENS];
+            let tail = &tokens[full * BLOCK_TOKENS..*len];
+            (first..full).all(|i| index.known(keys[i], block(i)).is_some())
+                && (rest == 0
+                    || index
+                        .closest(&keys[full], tail)
+                        .is_some_and(|(_, _, n)| n == rest))
+        };
+        (0..=limit).rev().find(serves).unwrap()
+    }
+
+    #[test]
+    fn the_longest_prefix_is_that_of_all_lengths_tried() {
+        let geometry = Geometry::new(RowType::F16, Vec::new()).unwrap();
+        let namer = Namer::new(Secret::fixed([7; 32]), 0, Fingerprint::new(&geometry, &[]));
+        let mut state = 17u64;
+        let mut random = |n: u64| {
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (state >> 33) % n
+        };
+        let mut lengths = Vec::new();
+        for _ in 0..400 {
+            let mut index = PrefixIndex::new(namer.clone(), PolicyKind::Lru);
+            let root = index.root(b"");
+            let tokens: Vec<u32> = (0..32 * 8 + 20).map(|i| 100 + i).collect();
+            let (mut parent, mut number) = (root, 0);
+            for block in tokens.chunks(BLOCK_TOKENS) {
+                let mut block = block.to_vec();
+                // Some are missing, some end or differ early.
+                let agree = match random(5) {
+                    0 => 0,
+                    1 => random(block.len() as u64) as usize,
+                    _ => block.len(),
+                };
+                if agree < block.len() {
+                    block.truncate(agree + random(3) as usize);
+                    block.iter_mut().skip(agree).for_each(|t| *t = 9);
+                }
+                number += 1;
+                if !block.is_empty()
+                    && let Insert::New(id, _) = index.insert(root, parent, &block, BlockId::new(number))
+                {
+                    index.unpin(id);
+                }
+                let at = (number as usize - 1) * BLOCK_TOKENS;
+                let whole = &tokens[at..tokens.len().min(at + BLOCK_TOKENS)];
+                parent = index.namer.child(&parent, whole);
+            }
+            let limit = random(tokens.len() as u64 + 1) as usize;
+            let trail = index.trail(root, &tokens[..limit]);
+            for window in [1, 2, 31, 32, 33, 64, 100, usize::MAX] {
+                let found = trail.longest(limit, |len| (len + 1).saturating_sub(window) / BLOCK_TOKENS);
+                assert_eq!(
+                    found.len(),
+                    longest(&index, root, &tokens, limit, window),
+                    "{limit} {window}"
+                );
+                lengths.push(found.len());
+            }
+            let all = trail.longest(limit, |_| 0);
+            assert_eq!(all.len(), index.lookup(root, &tokens, limit).len());
+        }
+        assert!(lengths.iter().any(|n| *n == 0) && lengths.iter().any(|n| *n > 200));
+    }
+}
