@@ -103,7 +103,9 @@ impl KvCache {
             let part = group.part(prefix);
             let found = part.map_or(0, |part| part.blocks.len());
             let fresh = group.blocks_of(tokens).saturating_sub(found);
-            fresh + part.map_or(0, |part| group.awakened(part)) <= group.room(others.clone())
+            let needed = fresh + part.map_or(0, |part| group.awakened(part));
+            // The most that is held at a time counts a copy already.
+            needed.min(group.blocks_of(usize::MAX)) <= group.room(others.clone())
         })
     }
 

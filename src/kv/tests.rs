@@ -1,4 +1,4 @@
-use super::prefix::{Fingerprint, Key, Namer, PolicyKind, Secret};
+use super::prefix::{Fingerprint, Key, Namer, PolicyKind, PrefixIndex, Secret};
 use super::*;
 use crate::kernel::{CpuLevel, RowType};
 
