@@ -11,6 +11,7 @@ mod fingerprint;
 mod key;
 mod passed;
 pub mod policy;
+mod tokens;
 mod trail;
 
 pub use fingerprint::{Fingerprint, NUMERICS_VERSION};
@@ -21,6 +22,7 @@ pub use trail::Trail;
 use std::collections::{BTreeMap, HashMap};
 
 use passed::Passed;
+use tokens::Tokens;
 
 use super::geometry::BLOCK_TOKENS;
 use super::pool::BlockId;
@@ -33,46 +35,6 @@ impl NodeId {
     /// For tables with a row per entry.
     pub fn index(self) -> usize {
         self.0 as usize
-    }
-}
-
-/// Up to a block of token ids, ordered like words in a dictionary.
-#[derive(Debug, Clone, Copy)]
-struct Tokens {
-    ids: [u32; BLOCK_TOKENS],
-    len: u8,
-}
-
-impl Tokens {
-    fn new(tokens: &[u32]) -> Self {
-        let mut ids = [0; BLOCK_TOKENS];
-        let n = tokens.len().min(BLOCK_TOKENS);
-        ids[..n].copy_from_slice(&tokens[..n]);
-        Self { ids, len: n as u8 }
-    }
-
-    fn as_slice(&self) -> &[u32] {
-        &self.ids[..self.len as usize]
-    }
-}
-
-impl PartialEq for Tokens {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_slice() == other.as_slice()
-    }
-}
-
-impl Eq for Tokens {}
-
-impl PartialOrd for Tokens {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Tokens {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.as_slice().cmp(other.as_slice())
     }
 }
 
