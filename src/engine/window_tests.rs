@@ -137,7 +137,7 @@ fn layers_with_windows_compute_what_the_plain_form_does_over_a_whole_cache() {
         error / b.iter().map(|b| square(*b)).sum::<f64>()
     };
     let full = logits(&model([None, None]), true);
-    for windows in WINDOWS {
+    for windows in [WINDOWS[0], WINDOWS[2]] {
         let model = model(windows);
         let (tiled, two_pass) = (logits(&model, true), logits(&model, false));
         let window = windows.iter().flatten().min().copied().unwrap();
@@ -176,7 +176,7 @@ fn layers_with_windows_compute_what_the_plain_form_does_over_a_whole_cache() {
             let found = f64::from(one[position + 1]);
             assert!((found - expected).abs() < 1e-3, "{position}: {found} {expected}");
         }
-        for prefill_chunk in [7, 64, 250] {
+        for prefill_chunk in [7, 100] {
             let more = scored(EngineOptions {
                 prefill_chunk,
                 threads: 2,
