@@ -225,7 +225,7 @@ impl Worker {
         let Some(secret) = self.cold.as_ref().and_then(|cold| cold.tier.new_secret()) else {
             return;
         };
-        self.kv.rename(secret);
+        self.kv.rename(&secret);
         // What these compute has names of the old secret, which nobody will look for.
         let sequences = self.running.iter_mut().chain(&mut self.preempted);
         sequences.for_each(|sequence| sequence.root = None);

@@ -2,7 +2,7 @@
 
 use super::worker::Machine;
 use crate::error::{Error, Result};
-use crate::kv::{BLOCK_TOKENS, Geometry, KvCache};
+use crate::kv::{Geometry, KvCache};
 use crate::model::{ComponentTimes, Compute, Model, Row, Step, Wants, Workspace};
 use crate::options::EngineOptions;
 
@@ -35,7 +35,7 @@ pub fn logits(
     }
     let machine = Machine::new(&model.resolve(options))?;
     let geometry = Geometry::new(machine.kv_type, body.layer_shapes())?;
-    let budget = (geometry.block_bytes() as u64).saturating_mul(ids.len().div_ceil(BLOCK_TOKENS) as u64);
+    let budget = geometry.sequence_bytes(ids.len(), ids.len())?;
     let mut kv = KvCache::new(geometry, 1, ids.len(), budget)?;
     let Some(sequence) = kv.open() else {
         return Err(Error::Internal {

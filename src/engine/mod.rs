@@ -25,6 +25,8 @@ mod stats;
 mod stop;
 #[cfg(test)]
 mod tests;
+#[cfg(all(test, not(infer_models)))]
+mod window_tests;
 mod worker;
 
 use std::collections::VecDeque;
@@ -94,6 +96,8 @@ struct Facts {
     kv_type: RowType,
     kv_token_bytes: usize,
     kv_block_bytes: usize,
+    /// Whether all its layers are of full attention.
+    kv_plain: bool,
     kv_budget: u64,
     /// What the blocks of its prefix cache depend on, if it has one.
     fingerprint: Option<Fingerprint>,
@@ -140,6 +144,7 @@ impl Engine {
             kv_type: worker.kv_type(),
             kv_token_bytes: worker.token_bytes(),
             kv_block_bytes: worker.kv.pool().geometry().block_bytes(),
+            kv_plain: worker.kv.is_plain(),
             kv_budget: counters.kv_bytes_budget.load(Relaxed),
             fingerprint: worker.kv.index().map(|index| index.fingerprint().clone()),
         };

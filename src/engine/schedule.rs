@@ -154,11 +154,7 @@ impl Worker {
     /// The longest cached prefix of a sequence with which it has room beside the running ones; `None` when it has none.
     fn fitting_prefix(&self, sequence: &Sequence) -> Option<Prefix> {
         let others = || self.running.iter().filter(|s| s.arrival != sequence.arrival);
-        let promised: usize = others()
-            .filter_map(|s| Some(s.next_blocks(0).saturating_sub(self.kv.held_blocks(s.slot?))))
-            .sum();
-        let pool = self.kv.pool();
-        let available = pool.capacity().saturating_sub(pool.used() + promised);
+        let promised = || others().filter_map(|s| Some((s.slot?, s.next_tokens(0))));
         // Room to grow keeps those who come from pushing each other out at once.
         let growth = if others().next().is_some() {
             BLOCK_TOKENS
@@ -168,21 +164,18 @@ impl Worker {
         if others().any(|s| s.arrival < sequence.arrival && s.is_sibling(sequence)) {
             // That one reads the prompt for both.
             let own = 1 + usize::from(growth > 0);
-            return (own <= available).then(Prefix::default);
+            return (own <= self.kv.room(promised())).then(Prefix::default);
         }
         let mut prefix = match sequence.root {
             Some(root) => self.kv.find(root, sequence.findable()),
             None => Prefix::default(),
         };
-        let needed = |prefix: &Prefix| {
-            let fresh = sequence.next_blocks(growth).saturating_sub(prefix.blocks.len());
-            fresh + self.kv.awakened(prefix)
-        };
-        if needed(&prefix) > available {
+        let fits = |prefix: &Prefix| self.kv.fits(promised(), sequence.next_tokens(growth), prefix);
+        if let (false, Some(root)) = (fits(&prefix), sequence.root) {
             // A block to copy from is in use beside its copy: the last of the memory is better spent on tokens.
-            prefix.partial = None;
+            prefix = self.kv.find_whole(root, sequence.findable(), prefix);
         }
-        (needed(&prefix) <= available).then_some(prefix)
+        fits(&prefix).then_some(prefix)
     }
 
     /// Looks once more before a sequence's first row: others may have computed its beginning since it was admitted. One

@@ -12,7 +12,7 @@ use super::speculation::Drafts;
 use super::stop::StopMatcher;
 use crate::error::{Error, Result};
 use crate::kv::prefix::{Key, Prefix};
-use crate::kv::{BLOCK_TOKENS, KvCache, SequenceId};
+use crate::kv::{KvCache, SequenceId};
 use crate::memory;
 use crate::model::{ModelInfo, Wants};
 use crate::options::{ContextOverflow, EngineOptions, RequestOptions};
@@ -272,10 +272,9 @@ impl Sequence {
         self.tried = 0;
     }
 
-    /// Blocks it needs for its tokens, the next one and `growth` more.
-    pub(crate) fn next_blocks(&self, growth: usize) -> usize {
-        let tokens = (self.tokens.len() + 1 + growth).min(self.max_len);
-        tokens.div_ceil(BLOCK_TOKENS)
+    /// Tokens it needs memory for: its own, the next one and `growth` more.
+    pub(crate) fn next_tokens(&self, growth: usize) -> usize {
+        (self.tokens.len() + 1 + growth).min(self.max_len)
     }
 
     /// Whether nothing was computed since it was admitted: something might be found instead.
@@ -347,7 +346,7 @@ impl Sequence {
     pub(crate) fn follow(&mut self, kv: &mut KvCache, from: SequenceId) {
         if let Some(slot) = self.slot {
             let len = kv.len(from).min(self.findable().len() - 1);
-            kv.share(from, slot, len);
+            let len = kv.share(from, slot, len);
             self.begin_after(len);
         }
     }

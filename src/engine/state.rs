@@ -36,7 +36,8 @@ impl Engine {
     /// It is done between two steps, which wait for it.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] without a prefix cache, [`Error::Closed`] while shutting down, [`Error::Memory`].
+    /// [`Error::Unsupported`] without a prefix cache, or for a model with sliding windows; [`Error::Closed`] while shutting
+    /// down; [`Error::Memory`].
     pub fn save_state(&self, ids: &[u32], salt: &[u8]) -> Result<Vec<u8>> {
         let fingerprint = self.shared.fingerprint("save a state")?.clone();
         let (ids, salt) = (memory::copy(ids, "token ids")?, salt.to_vec());
@@ -64,7 +65,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::InvalidArgument`] for bytes that are damaged, or saved with another model, layout, CPU level, precision
-    /// or version of the arithmetic, which it names; [`Error::Unsupported`] without a prefix cache;
+    /// or version of the arithmetic, which it names; [`Error::Unsupported`] as for [`Engine::save_state`];
     /// [`Error::Closed`] while shutting down; [`Error::Memory`].
     pub fn restore_state(&self, state: &[u8], salt: &[u8]) -> Result<usize> {
         let fingerprint = self.shared.fingerprint("restore a state")?;
@@ -83,6 +84,11 @@ impl Engine {
 
 impl Shared {
     fn fingerprint(&self, what: &str) -> Result<&Fingerprint> {
+        if !self.machine.kv_plain {
+            return Err(Error::Unsupported(format!(
+                "cannot {what}: states of models with sliding windows are not supported yet"
+            )));
+        }
         self.machine.fingerprint.as_ref().ok_or_else(|| {
             Error::Unsupported(format!(
                 "cannot {what}: the engine has no prefix cache; create it with the option prefix_cache"

@@ -23,8 +23,7 @@ use crate::error::{Error, Result};
 use crate::histogram::HistogramKind;
 use crate::kernel::attention::Form;
 use crate::kernel::{CpuLevel, Kernels, Precision, RowType, ThreadPool, ThreadPoolOptions};
-use crate::kv::prefix::PrefixIndex;
-use crate::kv::{BLOCK_TOKENS, Geometry, KvCache};
+use crate::kv::{Geometry, KvCache};
 use crate::memory;
 use crate::model::{ComponentTimes, Compute, Model, Row, Step, Workspace};
 use crate::options::EngineOptions;
@@ -147,24 +146,29 @@ impl Worker {
             }
             None => None,
         };
-        let (own, more) = (
-            geometry.block_bytes() as u64,
-            drafting.as_ref().map_or(0, |(_, g)| g.block_bytes() as u64),
-        );
-        let sequence = (asked.div_ceil(BLOCK_TOKENS) as u64).saturating_mul(own + more);
+        let own = geometry.sequence_bytes(asked, options.growth())?;
+        let (more, draft_block) = match &drafting {
+            Some((_, g)) => (
+                g.sequence_bytes(asked, options.draft_model_growth())?,
+                g.block_bytes() as u64,
+            ),
+            None => (0, 0),
+        };
         let share = Preset::named(options.preset).kv_share(memory::available());
         let budget = match options.kv_budget {
-            0 => sequence
+            0 => own
+                .saturating_add(more)
                 .saturating_mul(options.max_running as u64)
-                .min(share.max(own + more)),
+                .min(share.max(geometry.block_bytes() as u64 + draft_block)),
             n => n,
         };
         // Both caches hold the same number of tokens.
-        let share = (u128::from(budget) * u128::from(more) / u128::from((own + more).max(1))) as u64;
+        let whole = (u128::from(own) + u128::from(more)).max(1);
+        let share = (u128::from(budget) * u128::from(more) / whole) as u64;
         let draft = match drafting {
             Some((draft, geometry)) => {
                 let threads = machine.pool.threads();
-                Some(DraftModel::new(draft, options, geometry, share, threads)?)
+                Some(DraftModel::new(draft, options, &geometry, share, threads)?)
             }
             None => None,
         };
@@ -173,16 +177,21 @@ impl Worker {
             true => Some(PrefixCache::new(&model, options, &machine, &geometry)?),
             false => None,
         };
-        let mut kv = KvCache::new(geometry, options.max_running, asked, budget)?;
+        let mut kv = KvCache::for_steps(&geometry, options.max_running, asked, options.growth(), budget)?;
         let mut cold = None;
         if let Some(PrefixCache { index, tier }) = prefix_cache {
             kv = kv.with_index(index);
             if let Some(tier) = tier {
+                if !kv.can_have_tier() {
+                    return Err(Error::Unsupported(
+                        "engine option 'kv_cold_dir': a cold tier for a model with attention windows".to_string(),
+                    ));
+                }
                 cold = Some(Cold::new(Arc::clone(&tier)));
                 kv = kv.with_tier(tier);
             }
         }
-        let context = asked.min(kv.pool().capacity().saturating_mul(BLOCK_TOKENS));
+        let context = asked.min(kv.max_tokens());
         let widths = body.widths();
         let max_rows = options.prefill_chunk + options.max_running + options.draft_rows();
         let logit_rows = widths.logit_rows(options.max_running) + options.draft_rows();
@@ -197,7 +206,7 @@ impl Worker {
         let what = "the scheduler";
         Counters::set(
             &counters.kv_bytes_budget,
-            budget_of(&kv) + draft.as_ref().map_or(0, |draft| budget_of(&draft.kv)),
+            kv.usage().bytes_budget + draft.as_ref().map_or(0, |draft| draft.kv.usage().bytes_budget),
         );
         let worker = Self {
             samplers: Samplers::new(n_vocab, machine.pool.threads().min(logit_rows))?,
@@ -249,8 +258,7 @@ impl Worker {
     /// Bytes of keys and values per token, those of a draft model included.
     pub(crate) fn token_bytes(&self) -> usize {
         let draft = self.speculation.as_ref().and_then(|s| s.draft.as_ref());
-        let draft = draft.map_or(0, |draft| draft.kv.pool().geometry().token_bytes());
-        self.kv.pool().geometry().token_bytes() + draft
+        self.kv.token_bytes() + draft.map_or(0, |draft| draft.kv.token_bytes())
     }
 
     /// Gives back cache memory that no sequence uses.
@@ -354,8 +362,8 @@ impl Worker {
             self.nap();
             return;
         }
-        self.alerts
-            .check_memory(self.kv.pool().used(), self.kv.pool().capacity());
+        let (used, capacity) = self.kv.fullest();
+        self.alerts.check_memory(used, capacity);
         self.alerts.check_preemptions(begin);
         let mut times = ComponentTimes::default();
         let drafted = self.running.iter().map(Sequence::drafted).sum::<usize>();
@@ -437,12 +445,15 @@ impl Worker {
             sequence.computed += n;
             if reading && !sequence.in_prefill() {
                 self.share_prompt(index);
+                self.kv.checkpoint(slot);
             }
             // Others can share a prompt while its completion is still being written.
             let sequence = &self.running[index];
             if let Some(root) = sequence.root.filter(|_| reading) {
                 self.kv.seal(slot, root, &sequence.tokens);
             }
+            let prefixes = sequence.root.map(|root| (root, &sequence.tokens[..]));
+            self.kv.slide(slot, prefixes);
         }
     }
 
@@ -488,26 +499,19 @@ impl Worker {
     }
 
     pub(super) fn publish_cache(&self) {
-        let (pool, c) = (self.kv.pool(), &self.counters);
-        let bytes = pool.geometry().block_bytes() as u64;
+        let (usage, c) = (self.kv.usage(), &self.counters);
         let draft = self.speculation.as_ref().and_then(|s| s.draft.as_ref());
-        let used = pool.used() as u64 * bytes + draft.map_or(0, DraftModel::bytes_used);
+        let used = usage.bytes_used + draft.map_or(0, DraftModel::bytes_used);
         Counters::set(&c.kv_bytes_used, used);
-        let tokens = self.kv.tokens() as u64;
+        let tokens = usage.tokens as u64;
         if used > c.kv_bytes_peak.load(Relaxed) {
             Counters::set(&c.kv_bytes_peak, used);
             Counters::set(&c.kv_tokens_peak, tokens);
         }
         Counters::set(&c.kv_tokens_used, tokens);
-        Counters::set(&c.kv_slots_used, (pool.used() * BLOCK_TOKENS) as u64);
-        Counters::set(&c.kv_bytes_cached, pool.cached() as u64 * bytes);
-        let evictions = self.kv.index().map_or(0, PrefixIndex::evictions);
-        Counters::set(&c.prefix_evictions, evictions);
+        Counters::set(&c.kv_slots_used, usage.slots as u64);
+        Counters::set(&c.kv_bytes_cached, usage.bytes_cached);
+        Counters::set(&c.prefix_evictions, usage.evictions);
         Counters::set(&c.running, self.running.len() as u64);
     }
-}
-
-/// Bytes that a cache may use.
-fn budget_of(kv: &KvCache) -> u64 {
-    kv.pool().capacity() as u64 * kv.pool().geometry().block_bytes() as u64
 }

@@ -15,6 +15,8 @@ pub struct LayerShape {
     pub key_dim: usize,
     /// Elements of a value of one head.
     pub value_dim: usize,
+    /// Positions a row sees, its own among them; `None` for all before it.
+    pub window: Option<usize>,
 }
 
 /// Layout of a block, in bytes from its start:
@@ -102,18 +104,25 @@ impl Geometry {
         self.block_bytes.div_ceil(BLOCK_TOKENS)
     }
 
+    /// Layers.
+    pub fn n_layers(&self) -> usize {
+        self.layers.len()
+    }
+
     /// Shape of a layer.
     pub fn layer(&self, layer: usize) -> LayerShape {
         self.layers[layer].shape
     }
 
-    /// The shapes of all layers as text, runs of equal ones together: `layers*heads/key_dim/value_dim`.
+    /// The shapes of all layers as text, runs of equal ones together: `layers*heads/key_dim/value_dim`, and
+    /// `/window` where there is one.
     pub fn shapes(&self) -> String {
         let runs = self.layers.chunk_by(|a, b| a.shape == b.shape);
         let texts = runs.map(|run| {
             let shape = run[0].shape;
             let (heads, key, value) = (shape.n_kv_heads, shape.key_dim, shape.value_dim);
-            format!("{}*{heads}/{key}/{value}", run.len())
+            let window = shape.window.map_or(String::new(), |window| format!("/{window}"));
+            format!("{}*{heads}/{key}/{value}{window}", run.len())
         });
         texts.collect::<Vec<_>>().join(",")
     }
@@ -169,6 +178,7 @@ mod tests {
             n_kv_heads,
             key_dim,
             value_dim,
+            window: None,
         };
         let half = layer(1, usize::MAX / 256 - 8, 1);
         for (row_type, shapes) in [

@@ -1,33 +1,14 @@
-//! Blocks with more than one owner: the prefix index, forks, and where memory comes from when none is free.
+//! Blocks of a group with more than one owner: the prefix index, and where memory comes from when none is free.
 
-use super::KvCache;
 use super::geometry::BLOCK_TOKENS;
+use super::group::Group;
 use super::pool::{BlockId, KvFull};
 use super::prefix::{Insert, Key, Prefix, PrefixIndex};
 use super::table::SequenceId;
 
-impl KvCache {
-    /// Keeps blocks of finished sequences and finds them again by their tokens.
-    pub fn with_index(mut self, index: PrefixIndex) -> Self {
-        self.index = Some(index);
-        self
-    }
-
-    /// The index, for its counts and roots.
-    pub fn index(&self) -> Option<&PrefixIndex> {
-        self.index.as_ref()
-    }
-
-    /// The longest cached prefix below `root`, without changing anything. The last token is never part of it: its
-    /// logits are wanted.
-    pub fn find(&self, root: Key, tokens: &[u32]) -> Prefix {
-        self.index.as_ref().map_or_else(Prefix::default, |index| {
-            index.lookup(root, tokens, tokens.len().saturating_sub(1))
-        })
-    }
-
-    /// Blocks that nobody uses and that [`KvCache::adopt`] would bring into use.
-    pub fn awakened(&self, prefix: &Prefix) -> usize {
+impl Group {
+    /// Blocks that nobody uses and that [`Group::adopt`] would bring into use.
+    pub(super) fn awakened(&self, prefix: &Prefix) -> usize {
         let blocks = prefix.blocks.iter().map(|(_, block)| *block);
         let partial = prefix.partial.map(|(_, block, _)| block);
         blocks.chain(partial).filter(|&b| self.pool.users(b) == 0).count()
@@ -35,7 +16,7 @@ impl KvCache {
 
     /// Replaces what the sequence holds by a prefix found just now, which it shares from here on. Blocks that it fills
     /// can be indexed below `root`.
-    pub fn adopt(&mut self, sequence: SequenceId, root: Key, prefix: &Prefix) {
+    pub(super) fn adopt(&mut self, sequence: SequenceId, root: Key, prefix: &Prefix) {
         // Users first: the old blocks may be among the new ones.
         let blocks = prefix.blocks.iter().map(|(_, block)| *block);
         for block in blocks.clone().chain(prefix.partial.map(|(_, block, _)| block)) {
@@ -43,8 +24,9 @@ impl KvCache {
         }
         self.truncate(sequence, 0);
         let table = &mut self.tables[sequence.index()];
+        table.skip(prefix.first);
         blocks.clone().for_each(|block| table.push(block));
-        table.sealed = prefix.blocks.len();
+        table.sealed = prefix.first + prefix.blocks.len();
         if let Some((_, block, _)) = prefix.partial {
             table.push(block);
         }
@@ -56,15 +38,15 @@ impl KvCache {
     }
 
     /// Blocks the sequence has for itself or shares for good; a partly filled one that it must copy does not count.
-    pub fn held_blocks(&self, sequence: SequenceId) -> usize {
+    pub(super) fn held_blocks(&self, sequence: SequenceId) -> usize {
         let table = &self.tables[sequence.index()];
         let copies = table.partial().is_some_and(|block| self.is_shared(block));
-        table.blocks().len() - usize::from(copies)
+        table.blocks().len() - table.first() - usize::from(copies)
     }
 
     /// Indexes the blocks that are full and not indexed yet. `tokens` are those of the sequence from its beginning,
     /// `root` the one it was adopted with.
-    pub fn seal(&mut self, sequence: SequenceId, root: Key, tokens: &[u32]) {
+    pub(super) fn seal(&mut self, sequence: SequenceId, root: Key, tokens: &[u32]) {
         loop {
             let table = &self.tables[sequence.index()];
             let begin = table.sealed * BLOCK_TOKENS;
@@ -82,21 +64,21 @@ impl KvCache {
         }
     }
 
-    /// Ends a sequence and keeps what it computed, the last, partly filled block included.
-    pub fn close_keeping(&mut self, sequence: SequenceId, root: Key, tokens: &[u32]) {
+    /// Indexes all that it can of a sequence that ends, the last, partly filled block included.
+    pub(super) fn keep_end(&mut self, sequence: SequenceId, root: Key, tokens: &[u32]) {
         self.seal(sequence, root, tokens);
         let table = &self.tables[sequence.index()];
         let (begin, end) = (table.sealed * BLOCK_TOKENS, table.len().min(tokens.len()));
         if let Some(parent) = table.chain.filter(|_| begin < end) {
             self.offer(sequence, root, parent, &tokens[begin..end]);
         }
-        self.close(sequence);
+        self.keep_last(sequence);
     }
 
     /// Indexes the first unsealed block. Answers its key, or `None` when the chain cannot go on.
     fn offer(&mut self, sequence: SequenceId, root: Key, parent: Key, tokens: &[u32]) -> Option<Key> {
         let position = self.tables[sequence.index()].sealed;
-        let block = self.tables[sequence.index()].blocks()[position];
+        let block = self.tables[sequence.index()].at(position);
         match self.enter(root, parent, tokens, block)? {
             Insert::New(id, _) if self.pool.indexed(block).is_some() => {
                 // A shared block that nothing was written to keeps the entry it has.
@@ -119,19 +101,14 @@ impl KvCache {
         }
     }
 
-    /// A new sequence with the same tokens, which shares every block; whoever writes to the last one first copies it.
-    /// `None` when no sequence can be opened.
-    pub fn fork(&mut self, sequence: SequenceId) -> Option<SequenceId> {
-        let new = self.open()?;
-        self.share(sequence, new, self.len(sequence));
-        Some(new)
-    }
-
-    /// Replaces what the sequence `to` holds by the first `len` tokens of another one, as [`KvCache::fork`].
-    pub fn share(&mut self, from: SequenceId, to: SequenceId, len: usize) {
+    /// Replaces what the sequence `to` holds by the first `len` tokens of another one, of which the next row sees
+    /// nothing that is gone.
+    pub(super) fn share(&mut self, from: SequenceId, to: SequenceId, len: usize) {
         self.truncate(to, 0);
-        for i in 0..len.div_ceil(BLOCK_TOKENS) {
-            let block = self.tables[from.index()].blocks()[i];
+        let first = self.tables[from.index()].first();
+        self.tables[to.index()].skip(first);
+        for i in first..len.div_ceil(BLOCK_TOKENS) {
+            let block = self.tables[from.index()].at(i);
             self.retain(block);
             self.tables[to.index()].push(block);
         }
@@ -145,21 +122,12 @@ impl KvCache {
         self.forget_seals(to);
     }
 
-    /// Gives back memory of blocks that no sequence uses, about `bytes` of it, cached blocks in the order of eviction;
-    /// answers how much.
-    pub fn trim(&mut self, bytes: u64) -> u64 {
-        let mut freed = self.pool.trim(bytes);
-        while freed < bytes && self.evict() {
-            freed += self.pool.trim(bytes - freed);
-        }
-        freed
-    }
-
-    /// Forgets the cached prefixes of a root, or all of them, in memory and in the second tier.
-    pub fn forget_prefixes(&mut self, root: Option<Key>) {
-        self.forget_cached(root);
-        if let Some(tier) = &self.tier {
-            tier.forget(root);
+    /// Forgets what memory has cached below a root, or all of it.
+    pub(super) fn forget_cached(&mut self, root: Option<Key>) {
+        let Some(index) = &mut self.index else { return };
+        for (id, block) in index.entries(root) {
+            index.remove(id);
+            self.pool.set_indexed(block, None);
         }
     }
 
@@ -175,7 +143,8 @@ impl KvCache {
         self.pool.take()
     }
 
-    fn evict(&mut self) -> bool {
+    /// Makes a cached block free, if there is one; a full one is offered to the second tier.
+    pub(super) fn evict(&mut self) -> bool {
         let Some((block, name)) = self.index.as_mut().and_then(PrefixIndex::evict) else {
             return false;
         };

@@ -19,7 +19,11 @@ impl SequenceId {
 #[derive(Debug, Default)]
 pub struct BlockTable {
     blocks: Vec<BlockId>,
+    /// Leading blocks that left the window: they keep their places, but are not the sequence's any more.
+    first: usize,
     len: usize,
+    /// Where a prompt ended.
+    pub(super) border: Option<usize>,
     /// Leading blocks that the prefix index knows.
     pub(super) sealed: usize,
     /// Key of the last sealed block, or the root of its prefixes; `None` when the sequence must not be indexed.
@@ -35,9 +39,20 @@ impl BlockTable {
         })
     }
 
-    /// The blocks.
+    /// The blocks, by position; those before [`BlockTable::first`] are gone.
     pub fn blocks(&self) -> &[BlockId] {
         &self.blocks
+    }
+
+    /// The first block that is held.
+    pub fn first(&self) -> usize {
+        self.first
+    }
+
+    /// The block at a place; it is held.
+    pub(super) fn at(&self, index: usize) -> BlockId {
+        debug_assert!(index >= self.first, "block {index} left the window");
+        self.blocks[index]
     }
 
     /// Tokens stored.
@@ -76,10 +91,27 @@ impl BlockTable {
     /// Shortens to `len` tokens; answers a block that is no longer needed, call again until none is left.
     pub(super) fn pop_beyond(&mut self, len: usize) -> Option<BlockId> {
         self.len = self.len.min(len);
-        if self.blocks.len() > len.div_ceil(BLOCK_TOKENS) {
-            self.blocks.pop()
-        } else {
-            None
+        self.border = self.border.filter(|&border| border <= self.len);
+        let kept = len.div_ceil(BLOCK_TOKENS);
+        if self.blocks.len() > kept.max(self.first) {
+            return self.blocks.pop();
         }
+        self.blocks.truncate(kept);
+        self.first = self.first.min(self.blocks.len());
+        None
+    }
+
+    /// Leaves out the first `n` blocks, which nobody is going to read.
+    pub(super) fn skip(&mut self, n: usize) {
+        self.blocks.resize(n, BlockId::new(u32::MAX));
+        self.first = n;
+    }
+
+    /// Gives up the first block; answers its place and which it is.
+    pub(super) fn pop_first(&mut self) -> Option<(usize, BlockId)> {
+        let index = self.first;
+        let block = *self.blocks.get(index)?;
+        self.first += 1;
+        Some((index, block))
     }
 }

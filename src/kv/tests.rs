@@ -1,4 +1,4 @@
-use super::prefix::{Fingerprint, Key, Namer, PolicyKind, Secret};
+use super::prefix::{Fingerprint, Key, Namer, PolicyKind, PrefixIndex, Secret};
 use super::*;
 use crate::kernel::{CpuLevel, RowType};
 
@@ -9,7 +9,8 @@ fn geometry(ty: RowType) -> Geometry {
             LayerShape {
                 n_kv_heads: 2,
                 key_dim: 8,
-                value_dim: 16
+                value_dim: 16,
+                window: None,
             };
             3
         ],

@@ -1,24 +1,14 @@
 //! Copies of cached prefixes: out of the pool, and back into it.
 
-use super::KvCache;
 use super::geometry::BLOCK_TOKENS;
+use super::group::Group;
 use super::pool::BlockId;
 use super::prefix::{Insert, Key, Prefix, PrefixIndex};
 use crate::memory::{self, MemoryError};
 
-impl KvCache {
-    /// The longest cached prefix below `root`, which may be all of the tokens.
-    pub fn find_all(&self, root: Key, tokens: &[u32]) -> Prefix {
-        self.index
-            .as_ref()
-            .map_or_else(Prefix::default, |index| index.lookup(root, tokens, tokens.len()))
-    }
-
+impl Group {
     /// Appends the blocks of a prefix found just now. Slots of the last one that hold other tokens come as zeros.
-    ///
-    /// # Errors
-    /// When memory is short.
-    pub fn export(&self, prefix: &Prefix, out: &mut Vec<u8>) -> Result<(), MemoryError> {
+    pub(super) fn export(&self, prefix: &Prefix, out: &mut Vec<u8>) -> Result<(), MemoryError> {
         let geometry = self.pool.geometry();
         let n = prefix.len().div_ceil(BLOCK_TOKENS);
         let bytes = n.saturating_mul(geometry.block_bytes());
@@ -34,9 +24,9 @@ impl KvCache {
         Ok(())
     }
 
-    /// Caches blocks that [`KvCache::export`] gave for these tokens, as far as they fit beside those in use; others are
-    /// evicted for them. Answers how many of the tokens are cached then.
-    pub fn import(&mut self, root: Key, tokens: &[u32], blocks: &[u8]) -> usize {
+    /// Caches blocks that [`Group::export`] gave for these tokens, as far as they fit beside those in use; others are
+    /// evicted for them.
+    pub(super) fn import(&mut self, root: Key, tokens: &[u32], blocks: &[u8]) {
         let bytes = self.pool.geometry().block_bytes().max(1);
         let mut held = Vec::new();
         let mut parent = root;
@@ -52,7 +42,6 @@ impl KvCache {
         }
         // The last first: no block is ever more recent than its ancestors.
         held.into_iter().rev().for_each(|block| self.release(block));
-        self.find_all(root, tokens).len()
     }
 
     /// Answers the block that holds these tokens after `parent`, in use, and its key.
@@ -90,11 +79,17 @@ impl KvCache {
     /// Offers a block to the index, which forgets those that these tokens continue.
     pub(super) fn enter(&mut self, root: Key, parent: Key, tokens: &[u32], block: BlockId) -> Option<Insert> {
         let index: &mut PrefixIndex = self.index.as_mut()?;
+        let mut kept = false;
         while let Some(old) = index.superseded(parent, tokens) {
+            kept |= index.is_kept(old);
             if let Some(block) = index.remove(old) {
                 self.pool.set_indexed(block, None);
             }
         }
-        Some(index.insert(root, parent, tokens, block))
+        let entered = index.insert(root, parent, tokens, block);
+        if let (true, Insert::New(id, _)) = (kept, entered) {
+            index.keep(id);
+        }
+        Some(entered)
     }
 }

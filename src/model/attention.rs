@@ -4,23 +4,23 @@ use super::step::{Compute, Row};
 use crate::error::Result;
 use crate::kernel::RowType;
 use crate::kernel::attention::{self, AttentionShape, CHUNK, Form, KeyValues, Run};
-use crate::kv::{BLOCK_TOKENS, KvCache, SequenceId};
+use crate::kv::{BLOCK_TOKENS, Group, KvCache, SequenceId};
 
-/// The cache as one layer's attention sees it.
+/// The cache as one layer's attention sees it: the blocks of its group.
 struct LayerCache<'a> {
-    cache: &'a KvCache,
+    group: &'a Group,
     layer: usize,
 }
 
 impl KeyValues for LayerCache<'_> {
     fn row_type(&self) -> RowType {
-        self.cache.pool().geometry().row_type()
+        self.group.row_type()
     }
     fn keys(&self, sequence: u32, head: usize, index: usize) -> &[u8] {
-        self.cache.keys(SequenceId(sequence), self.layer, head, index)
+        self.group.keys(SequenceId(sequence), self.layer, head, index)
     }
     fn values(&self, sequence: u32, head: usize, index: usize) -> &[u8] {
-        self.cache.values(SequenceId(sequence), self.layer, head, index)
+        self.group.values(SequenceId(sequence), self.layer, head, index)
     }
 }
 
@@ -40,7 +40,8 @@ pub fn attend(
     out: &mut [f32],
     partial: &mut [f32],
 ) -> Result<()> {
-    let kv = LayerCache { cache, layer };
+    let (group, layer) = cache.layer(layer);
+    let kv = LayerCache { group, layer };
     let (k, pool) = (compute.kernels, compute.pool);
     match compute.attention {
         Form::Tiled => attention::attend(k, pool, shape, &kv, runs, q, out, partial)?,

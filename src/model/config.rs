@@ -215,6 +215,9 @@ pub struct Config {
     pub rms_epsilon: f32,
     /// Factor on attention scores.
     pub attention_scale: f32,
+    /// Positions a row of each layer sees, its own among them; `None` for all before it. No family of this version has
+    /// windows: `llama` does not read `attention.sliding_window`, as llama.cpp does not.
+    pub windows: Vec<Option<usize>>,
     /// Rotary embedding.
     pub rope: RopeConfig,
     /// Experts; `None` for a dense model.
@@ -288,6 +291,7 @@ impl Config {
             value_dim,
             rms_epsilon,
             attention_scale,
+            windows: vec![None; n_layers],
             rope: read_rope(keys, key_dim, context_length)?,
             experts,
         })

@@ -128,7 +128,7 @@ impl Llama {
             key_dim: c.key_dim,
             value_dim: c.value_dim,
             scale: c.attention_scale,
-            window: None,
+            window: c.windows[index],
             softcap: None,
             precision: compute.precision,
         };
@@ -207,6 +207,11 @@ impl Architecture for Llama {
 
     fn layer_shapes(&self) -> Vec<LayerShape> {
         layer_shapes(&self.config)
+    }
+
+    #[cfg(test)]
+    fn set_windows(&mut self, windows: &[Option<usize>]) {
+        self.config.windows = windows.to_vec();
     }
 
     fn forward(&self, step: &mut Step<'_>) -> Result<()> {
@@ -312,12 +317,13 @@ pub fn widths(c: &Config) -> Widths {
 
 /// What each layer stores per token.
 pub fn layer_shapes(c: &Config) -> Vec<LayerShape> {
-    c.n_kv_heads
-        .iter()
-        .map(|&n_kv_heads| LayerShape {
+    let layers = c.n_kv_heads.iter().zip(&c.windows);
+    layers
+        .map(|(&n_kv_heads, &window)| LayerShape {
             n_kv_heads,
             key_dim: c.key_dim,
             value_dim: c.value_dim,
+            window,
         })
         .collect()
 }

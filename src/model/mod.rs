@@ -39,6 +39,10 @@ pub trait Architecture: Send + Sync + std::fmt::Debug {
     /// What each layer stores per token.
     fn layer_shapes(&self) -> Vec<LayerShape>;
 
+    /// Gives each layer a window or none, for tests: no family of this version reads any.
+    #[cfg(test)]
+    fn set_windows(&mut self, _windows: &[Option<usize>]) {}
+
     /// Computes a step: keys and values go to the cache, logits to the workspace.
     ///
     /// # Errors
@@ -243,8 +247,8 @@ impl Model {
             Some(draft) => draft.draft_memory(&engine, kv_type)?,
             None => (0, 0),
         };
-        let block = geometry.block_bytes() as u64 + draft.0;
-        let sequence = (context.div_ceil(crate::kv::BLOCK_TOKENS) as u64).saturating_mul(block);
+        let sequence = geometry.sequence_bytes(context, engine.growth())?;
+        let sequence = sequence.saturating_add(draft.0);
         let mut kv_cache = sequence.saturating_mul(engine.max_running as u64);
         if engine.kv_budget > 0 {
             kv_cache = kv_cache.min(engine.kv_budget);
@@ -270,7 +274,7 @@ impl Model {
         })
     }
 
-    /// Bytes of a block of keys and values, and of workspace, that it takes as the draft of an engine.
+    /// Bytes of the keys and values of a sequence, and of workspace, that it takes as the draft of an engine.
     fn draft_memory(&self, engine: &EngineOptions, kv_type: RowType) -> Result<(u64, u64)> {
         let body = self.body()?;
         let geometry = Geometry::new(kv_type, body.layer_shapes())?;
@@ -282,7 +286,8 @@ impl Model {
             engine.context_length,
             engine.attention(),
         );
-        Ok((geometry.block_bytes() as u64, workspace))
+        let sequence = geometry.sequence_bytes(engine.context_length, engine.draft_model_growth())?;
+        Ok((sequence, workspace))
     }
 
     /// The options with what their preset chooses for this model on this machine.
@@ -292,6 +297,14 @@ impl Model {
             context_length: self.info.context_length,
             cpus: crate::topology::Topology::this().cores(),
         })
+    }
+
+    /// Gives each layer a window or none, for tests: no family of this version reads any.
+    #[cfg(test)]
+    pub(crate) fn set_windows(&mut self, windows: &[Option<usize>]) {
+        if let Some(body) = &mut self.body {
+            body.set_windows(windows);
+        }
     }
 
     /// Puts another forward pass into a model, for tests of what surrounds it.

@@ -357,6 +357,7 @@ fn memory(figures: &mut Vec<Figure>, model: &Arc<Model>, options: &EngineOptions
             n_kv_heads,
             key_dim: 128,
             value_dim: 128,
+            window: None,
         };
         Geometry::new(RowType::F16, vec![shape; 32]).map(|g| g.token_bytes() as f64)
     };

@@ -60,14 +60,14 @@ impl DraftModel {
     pub(in crate::engine) fn new(
         model: &Arc<Model>,
         options: &EngineOptions,
-        geometry: Geometry,
+        geometry: &Geometry,
         budget: u64,
         threads: usize,
     ) -> Result<Self> {
         let what = "the scheduler";
         let (running, context) = (options.max_running, options.context_length);
         let max_rows = options.draft_model_rows();
-        let mut kv = KvCache::new(geometry, running, context, budget)?;
+        let mut kv = KvCache::for_steps(geometry, running, context, options.draft_model_growth(), budget)?;
         let mut known = memory::with_capacity(running, what)?;
         while let Some(slot) = kv.open() {
             known.push(Known {
@@ -99,8 +99,7 @@ impl DraftModel {
 
     /// Bytes of key/value blocks in use now.
     pub(in crate::engine) fn bytes_used(&self) -> u64 {
-        let pool = self.kv.pool();
-        pool.used() as u64 * pool.geometry().block_bytes() as u64
+        self.kv.usage().bytes_used
     }
 
     /// Proposes as many tokens for each sequence as it wants, or none where something comes between.
@@ -161,7 +160,7 @@ impl DraftModel {
                 0
             };
             let slot = known.slot;
-            self.kv.truncate(slot, valid);
+            let valid = self.kv.truncate(slot, valid);
             (known.sequence, known.base, known.n_proposed) = (name, valid, 0);
             let missing = sequence.tokens.len() - valid;
             self.behind |= missing > MAX_SPECULATION_TOKENS;
@@ -226,6 +225,9 @@ impl DraftModel {
         }
         for row in &self.rows {
             self.kv.advance(row.sequence, 1);
+        }
+        for known in &self.known {
+            self.kv.slide(known.slot, None);
         }
         Ok(())
     }

@@ -48,6 +48,17 @@ impl EngineOptions {
         draft::CHUNK.min(self.prefill_chunk) + self.max_running
     }
 
+    /// Tokens by which a sequence grows at most until it gives up what left a window: a piece of a prompt, or what is
+    /// generated in two steps.
+    pub(crate) fn growth(&self) -> usize {
+        self.prefill_chunk.max(2 * (1 + MAX_SPECULATION_TOKENS))
+    }
+
+    /// The same for the cache of the draft model.
+    pub(crate) fn draft_model_growth(&self) -> usize {
+        self.draft_model_rows() + 1 + MAX_SPECULATION_TOKENS
+    }
+
     /// The draft model, if drafts are to come from it; the options are resolved.
     pub(crate) fn drafting_model(&self) -> Option<&Arc<Model>> {
         self.draft_model.as_ref().filter(|_| self.speculation == "draft")
@@ -206,8 +217,7 @@ impl Worker {
         let reading = self.running.iter().any(Sequence::in_prefill);
         let chunk = if reading { self.prefill_chunk } else { 0 };
         let needed = 2 * (self.running.len() + 1) + chunk.div_ceil(BLOCK_TOKENS);
-        let pool = self.kv.pool();
-        pool.free() + pool.cached() >= needed
+        self.kv.available() >= needed
     }
 
     /// Takes memory for the next row of a sequence and its drafts, if nobody else is going to need it in this step; answers

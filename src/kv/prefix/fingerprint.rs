@@ -66,6 +66,7 @@ mod tests {
             n_kv_heads: 2,
             key_dim: 64,
             value_dim: 32,
+            window: None,
         };
         let of = |row_type, layers, level: &str| {
             let geometry = Geometry::new(row_type, vec![shape; layers]).unwrap();

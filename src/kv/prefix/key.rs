@@ -138,6 +138,14 @@ impl Namer {
         Self::new(secret, self.group, self.fingerprint.clone())
     }
 
+    /// The same for another group.
+    pub fn for_group(&self, group: u32) -> Self {
+        Self {
+            group,
+            ..self.clone()
+        }
+    }
+
     /// What the keys are about.
     pub fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
@@ -150,6 +158,15 @@ impl Namer {
             .field(Tag::Group, &self.group.to_le_bytes())
             .field(Tag::Fingerprint, self.fingerprint.as_str().as_bytes())
             .field(Tag::Salt, salt);
+        Key(fields.finish())
+    }
+
+    /// Where this group's prefixes begin that begin at `root` in the first group: one root stands for a salt in all of them.
+    pub fn root_below(&self, root: &Key) -> Key {
+        let mut fields = Fields::keyed(&self.secret);
+        fields
+            .field(Tag::Group, &self.group.to_le_bytes())
+            .field(Tag::Parent, &root.0);
         Key(fields.finish())
     }
 
@@ -190,6 +207,9 @@ mod tests {
             a.child(&root, &[1, 2, 0]),
             a.child(&a.child(&root, &[1]), &[2]),
             a.child(&a.root(b"tenant"), &[1, 2]),
+            a.for_group(1).root_below(&root),
+            a.for_group(2).root_below(&root),
+            a.for_group(1).root_below(&a.root(b"tenant")),
         ];
         for (i, a) in keys.iter().enumerate() {
             assert!(keys[..i].iter().all(|b| a != b), "{i}");

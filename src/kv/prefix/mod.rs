@@ -9,13 +9,20 @@
 
 mod fingerprint;
 mod key;
+mod passed;
 pub mod policy;
+mod tokens;
+mod trail;
 
 pub use fingerprint::{Fingerprint, NUMERICS_VERSION};
 pub use key::{BlockName, Key, Namer, Secret};
 pub use policy::{Policy, PolicyKind};
+pub use trail::Trail;
 
 use std::collections::{BTreeMap, HashMap};
+
+use passed::Passed;
+use tokens::Tokens;
 
 use super::geometry::BLOCK_TOKENS;
 use super::pool::BlockId;
@@ -33,46 +40,6 @@ impl NodeId {
     /// For tables with a row per entry.
     pub fn index(self) -> usize {
         self.0 as usize
-    }
-}
-
-/// Up to a block of token ids, ordered like words in a dictionary.
-#[derive(Debug, Clone, Copy)]
-struct Tokens {
-    ids: [u32; BLOCK_TOKENS],
-    len: u8,
-}
-
-impl Tokens {
-    fn new(tokens: &[u32]) -> Self {
-        let mut ids = [0; BLOCK_TOKENS];
-        let n = tokens.len().min(BLOCK_TOKENS);
-        ids[..n].copy_from_slice(&tokens[..n]);
-        Self { ids, len: n as u8 }
-    }
-
-    fn as_slice(&self) -> &[u32] {
-        &self.ids[..self.len as usize]
-    }
-}
-
-impl PartialEq for Tokens {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_slice() == other.as_slice()
-    }
-}
-
-impl Eq for Tokens {}
-
-impl PartialOrd for Tokens {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Tokens {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.as_slice().cmp(other.as_slice())
     }
 }
 
@@ -100,18 +67,22 @@ impl Node {
 /// What a lookup found.
 #[derive(Debug, Clone, Default)]
 pub struct Prefix {
-    /// Full blocks from the beginning, with their entries.
+    /// Blocks at the beginning that nobody is going to read.
+    pub first: usize,
+    /// Full blocks after them, with their entries.
     pub blocks: Vec<(NodeId, BlockId)>,
     /// A block of which only so many tokens agree, or may be used.
     pub partial: Option<(NodeId, BlockId, usize)>,
     /// Key of the last full block, or the root.
     chain: Option<Key>,
+    /// What the other groups have of the same tokens.
+    pub others: Vec<Prefix>,
 }
 
 impl Prefix {
     /// Tokens found.
     pub fn len(&self) -> usize {
-        self.blocks.len() * BLOCK_TOKENS + self.partial.map_or(0, |(_, _, n)| n)
+        (self.first + self.blocks.len()) * BLOCK_TOKENS + self.partial.map_or(0, |(_, _, n)| n)
     }
 
     /// Whether nothing was found.
@@ -136,8 +107,8 @@ pub enum Insert {
     Covered,
 }
 
-/// The index of one layer group. A window group would ask a lookup for the last blocks of the prefix only, and a
-/// recurrent one for its last snapshot; each has its own index, and a hit is the longest that all of them can serve.
+/// The index of one layer group. A window group asks for the last blocks of a prefix only ([`PrefixIndex::trail`]), and a
+/// recurrent one would for its last snapshot; each has its own index, and a hit is the longest that all of them can serve.
 #[derive(Debug)]
 pub struct PrefixIndex {
     namer: Namer,
@@ -146,7 +117,10 @@ pub struct PrefixIndex {
     by_key: HashMap<Key, NodeId>,
     /// Blocks by the prefix they continue, then by their tokens: neighbours agree longest.
     children: BTreeMap<(Key, Tokens), NodeId>,
+    kind: PolicyKind,
     policy: Box<dyn Policy>,
+    /// Blocks that go before those the policy orders; they are in use to it.
+    passed: Passed,
     evictions: u64,
 }
 
@@ -159,9 +133,16 @@ impl PrefixIndex {
             unused: Vec::new(),
             by_key: HashMap::new(),
             children: BTreeMap::new(),
+            kind: policy,
             policy: policy.create(),
+            passed: Passed::default(),
             evictions: 0,
         }
+    }
+
+    /// An empty index for another group of the same cache.
+    pub fn for_group(&self, group: u32) -> Self {
+        Self::new(self.namer.for_group(group), self.kind)
     }
 
     /// Entries.
@@ -187,6 +168,11 @@ impl PrefixIndex {
     /// Where the prefixes of a salt begin.
     pub fn root(&self, salt: &[u8]) -> Key {
         self.namer.root(salt)
+    }
+
+    /// Where the prefixes of this group begin that begin at `root` in the first group.
+    pub fn root_below(&self, root: &Key) -> Key {
+        self.namer.root_below(root)
     }
 
     /// The longest known prefix of `tokens`, of `limit` tokens at most. Changes nothing.
@@ -306,7 +292,9 @@ impl PrefixIndex {
 
     /// Notes that the block is in use: it cannot be evicted.
     pub fn pin(&mut self, id: NodeId) {
-        self.policy.pin(id);
+        if !self.passed.remove(id) {
+            self.policy.pin(id);
+        }
     }
 
     /// Notes that nobody uses the block any more.
@@ -314,9 +302,33 @@ impl PrefixIndex {
         self.policy.unpin(id);
     }
 
+    /// Notes that nobody uses the block any more, and that it left the window of who did last: it goes before any other,
+    /// unless it is kept.
+    pub fn unpin_passed(&mut self, id: NodeId) {
+        if !self.passed.insert(id) {
+            self.policy.unpin(id);
+        }
+    }
+
+    /// Makes a block that is in use a checkpoint: leaving a window does not make it the first to go.
+    pub fn keep(&mut self, id: NodeId) {
+        self.passed.keep(id);
+    }
+
+    /// Whether the block is a checkpoint.
+    pub fn is_kept(&self, id: NodeId) -> bool {
+        self.passed.is_kept(id)
+    }
+
     /// Chooses a block that nobody uses and forgets it. Answers it, and its name if it is full.
     pub fn evict(&mut self) -> Option<(BlockId, Option<BlockName>)> {
-        let id = self.policy.evict()?;
+        let id = match self.passed.pop() {
+            Some(id) => {
+                self.policy.forget(id);
+                id
+            }
+            None => self.policy.evict()?,
+        };
         self.evictions += 1;
         let node = self.drop_node(id)?;
         Some((node.block, node.name()))
@@ -330,6 +342,7 @@ impl PrefixIndex {
 
     fn drop_node(&mut self, id: NodeId) -> Option<Node> {
         let node = self.nodes[id.index()].take()?;
+        self.passed.forget(id);
         self.by_key.remove(&node.key);
         self.children.remove(&(node.parent, node.tokens));
         self.unused.push(id);
@@ -347,12 +360,8 @@ impl PrefixIndex {
         })
     }
 
-    /// Makes keys with another secret from now on. Everything is forgotten: see [`PrefixIndex::entries`] for the blocks
-    /// that have to be told before.
+    /// Makes keys with another secret from now on. It must be empty.
     pub fn rename(&mut self, secret: Secret) {
-        for (id, _) in self.entries(None) {
-            self.remove(id);
-        }
         self.namer = self.namer.with_secret(secret);
     }
 

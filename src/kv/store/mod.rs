@@ -100,6 +100,7 @@ impl KvStore {
             n_kv_heads: shape.n_kv_heads,
             key_dim: shape.head_dim,
             value_dim: shape.head_dim,
+            window: None,
         };
         let geometry = Geometry::new(row_type, vec![layer; shape.n_layers])?;
         let fingerprint = Fingerprint::new(
