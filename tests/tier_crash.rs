@@ -183,7 +183,7 @@ fn another_process_reads_and_takes_over() {
     }
     let store = open(&path, 200);
     assert!(!store.counts().writer);
-    let mut hits = BTreeSet::new();
+    let mut hits = BTreeSet::<u32>::new();
     while hits.len() < 300 {
         assert!(
             begin.elapsed() < Duration::from_secs(60),
