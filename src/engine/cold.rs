@@ -79,7 +79,7 @@ impl Cold {
         let read = (self.tier.reads_ahead() + blocks) as f64 * block_bytes as f64 / rate;
         let compute = (blocks * BLOCK_TOKENS) as f64 * row;
         self.declined += u64::from(read >= compute);
-        read < compute || self.declined % RETRY == 0
+        read < compute || self.declined.is_multiple_of(RETRY)
     }
 }
 

@@ -184,7 +184,8 @@ impl Worker {
             if let Some(tier) = tier {
                 if !kv.can_have_tier() {
                     return Err(Error::Unsupported(
-                        "engine option 'kv_cold_dir': a cold tier for a model with attention windows".to_string(),
+                        "engine option 'kv_cold_dir': a cold tier for a model with attention windows"
+                            .to_string(),
                     ));
                 }
                 cold = Some(Cold::new(Arc::clone(&tier)));

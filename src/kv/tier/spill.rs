@@ -241,10 +241,8 @@ impl Shared {
             .map(|waiting| (waiting.name, &*waiting.data))
             .collect();
         let begin = Instant::now();
-        let put = match self.backend().filter(|_| self.writing.may_try()) {
-            Some(backend) => Some(backend.put(&blocks)),
-            None => None,
-        };
+        let backend = self.backend().filter(|_| self.writing.may_try());
+        let put = backend.map(|backend| backend.put(&blocks));
         let written = match put {
             Some(Ok(n)) => {
                 let taken = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
