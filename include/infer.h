@@ -2302,7 +2302,8 @@ infer_status infer_kv_seq_open(const infer_kv_cache *cache,
 /*
  * Opens a sequence that begins with the longest prefix of tokens that was sealed below salt. infer_kv_seq_length() says
  * how long that is, 0 where nothing was found. Nothing is copied: the sequence shares the blocks, and copies the last
- * one when it goes on in its middle. What only the cold tier has is read back into memory as far as there is room.
+ * one when it goes on in its middle. What only the cold tier has is read back into memory as far as there is room, whole
+ * blocks of 32 tokens; in memory the prefix is found to the token.
  *
  * Errors: INFER_ERR_INVALID_UTF8, INFER_ERR_NO_MEMORY.
  * Threads: any.
@@ -2376,7 +2377,7 @@ infer_status infer_kv_seq_truncate(infer_kv_seq *seq,
                                    infer_error **error);
 
 /*
- * Tokens of a sequence that can be read; 0 for NULL.
+ * Tokens of a sequence that can be read; 0 for NULL and in a forked child.
  *
  * Threads: any.
  */
