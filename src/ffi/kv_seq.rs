@@ -132,7 +132,7 @@ unsafe fn on(
 }
 
 /// Opens a sequence with the same tokens. Nothing is copied: both share every block, and the first to go on in the middle
-/// of the last one copies it.
+/// of the last one copies it. Free it with infer_kv_seq_free().
 ///
 /// Errors: INFER_ERR_NO_MEMORY.
 /// Threads: any, also while another one writes seq.
