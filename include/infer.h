@@ -900,7 +900,8 @@ typedef struct {
 
 /*
  * The tokens of a view that lie in one block. Element e of head h of the token position + t is at keys + t *
- * token_stride + h * head_stride, as values are; heads of INFER_KV_Q8 begin with their scale.
+ * token_stride + h * head_stride, as values are; heads of INFER_KV_Q8 begin with their scale. The
+ * memory lives until the view is freed.
  */
 typedef struct {
   /* Set by INFER_KV_BLOCK_INIT. */
@@ -2302,7 +2303,8 @@ infer_status infer_kv_seq_open(const infer_kv_cache *cache,
 /*
  * Opens a sequence that begins with the longest prefix of tokens that was sealed below salt. infer_kv_seq_length() says
  * how long that is, 0 where nothing was found. Nothing is copied: the sequence shares the blocks, and copies the last
- * one when it goes on in its middle. What only the cold tier has is read back into memory as far as there is room.
+ * one when it goes on in its middle. What only the cold tier has is read back into memory as far as there is room, whole
+ * blocks of 32 tokens; in memory the prefix is found to the token. Free it with infer_kv_seq_free().
  *
  * Errors: INFER_ERR_INVALID_UTF8, INFER_ERR_NO_MEMORY.
  * Threads: any.
@@ -2356,7 +2358,7 @@ infer_status infer_kv_cache_stats(const infer_kv_cache *cache,
 
 /*
  * Opens a sequence with the same tokens. Nothing is copied: both share every block, and the first to go on in the middle
- * of the last one copies it.
+ * of the last one copies it. Free it with infer_kv_seq_free().
  *
  * Errors: INFER_ERR_NO_MEMORY.
  * Threads: any, also while another one writes seq.
@@ -2376,7 +2378,7 @@ infer_status infer_kv_seq_truncate(infer_kv_seq *seq,
                                    infer_error **error);
 
 /*
- * Tokens of a sequence that can be read; 0 for NULL.
+ * Tokens of a sequence that can be read; 0 for NULL and in a forked child.
  *
  * Threads: any.
  */
@@ -2444,7 +2446,7 @@ infer_status infer_kv_cache_advance(infer_kv_seq *seq,
                                     infer_error **error);
 
 /*
- * How many tokens to give to a call of infer_kv_cache_store_batch(): the smallest power of two up to 64 with which a
+ * How many tokens to give to a call of infer_kv_cache_store_batch(): the largest power of two up to 64 with which a
  * token takes at most 3 % longer than with the best. Measured on this machine with rows of this cache when it is first
  * asked for, which takes about 15 milliseconds and 8 MiB of memory; the cache keeps the answer.
  *

@@ -223,7 +223,7 @@ pub unsafe extern "C" fn infer_kv_seq_open(
 /// Opens a sequence that begins with the longest prefix of tokens that was sealed below salt. infer_kv_seq_length() says
 /// how long that is, 0 where nothing was found. Nothing is copied: the sequence shares the blocks, and copies the last
 /// one when it goes on in its middle. What only the cold tier has is read back into memory as far as there is room, whole
-/// blocks of 32 tokens; in memory the prefix is found to the token.
+/// blocks of 32 tokens; in memory the prefix is found to the token. Free it with infer_kv_seq_free().
 ///
 /// Errors: INFER_ERR_INVALID_UTF8, INFER_ERR_NO_MEMORY.
 /// Threads: any.

@@ -28,7 +28,8 @@ impl Object for infer_kv_view {
 }
 
 /// The tokens of a view that lie in one block. Element e of head h of the token position + t is at keys + t *
-/// token_stride + h * head_stride, as values are; heads of INFER_KV_Q8 begin with their scale.
+/// token_stride + h * head_stride, as values are; heads of INFER_KV_Q8 begin with their scale. The
+/// memory lives until the view is freed.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct infer_kv_block {

@@ -62,7 +62,7 @@ static void types(void) {
              {"bf16", INFER_KV_BF16, 0.004f, 2 * DIM},
              {"q8", INFER_KV_Q8, 0.005f, 4 + DIM}};
   for (size_t t = 0; t < sizeof all / sizeof all[0]; t++) {
-    infer_kv_cache *cache = create(all[t].name, "256");
+    infer_kv_cache *cache = create(all[t].name, "512");
     infer_kv_seq *seq = NULL, *copy = NULL;
     infer_kv_view *view = NULL;
     infer_kv_block block = INFER_KV_BLOCK_INIT;

@@ -23,6 +23,7 @@ static void options(void) {
   infer_engine_options *eo = infer_engine_options_new();
   infer_request_options *ro = infer_request_options_new();
   infer_threads_options *to = infer_threads_options_new();
+  infer_kv_cache_options *ko = infer_kv_cache_options_new();
   size_t i = 0;
   infer_status status;
   /* Every option that is listed can be set to its default. */
@@ -34,6 +35,8 @@ static void options(void) {
       OK(infer_engine_options_set(eo, info.name, info.default_value, &error));
     else if (strcmp(info.object, "request") == 0)
       OK(infer_request_options_set(ro, info.name, info.default_value, &error));
+    else if (strcmp(info.object, "kv_cache") == 0)
+      OK(infer_kv_cache_options_set(ko, info.name, info.default_value, &error));
     else
       OK(infer_threads_options_set(to, info.name, info.default_value, &error));
     i++;
@@ -43,6 +46,7 @@ static void options(void) {
   infer_engine_options_free(eo);
   infer_request_options_free(ro);
   infer_threads_options_free(to);
+  infer_kv_cache_options_free(ko);
 }
 
 static void tokens(const infer_model *model, const infer_model_info *info) {

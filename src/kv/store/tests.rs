@@ -165,6 +165,14 @@ fn arguments_outside_what_a_call_accepts_are_named() {
             .store_batch(0, 1, usize::MAX, Elements::F32(&x), Elements::F32(&x))
             .is_err()
     );
+    let many = rows(0, 0, 1, 4 * BLOCK_TOKENS, false);
+    let many = Elements::F32(&many);
+    let e = text(
+        sequence
+            .store_batch(0, 1, 4 * BLOCK_TOKENS, many, many)
+            .unwrap_err(),
+    );
+    assert!(e.contains("memory for 128 tokens"), "{e}");
     let nothing = KvStore::new(&KvCacheOptions::default()).unwrap_err();
     assert!(text(nothing).contains("n_layers"));
     let large = KvCacheOptions {

@@ -75,6 +75,12 @@ impl Sequence {
                 )));
             }
         };
+        let most = self.shared.pool.capacity().saturating_mul(BLOCK_TOKENS);
+        if end > most {
+            return Err(Error::InvalidArgument(format!(
+                "cannot store {n} tokens at position {position}: the key/value cache has memory for {most} tokens"
+            )));
+        }
         for piece in pieces(position, n) {
             let write = |bytes: &mut [u8]| {
                 let (at, n, first) = (piece.slot(), piece.n, piece.first);

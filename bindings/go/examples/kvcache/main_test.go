@@ -1,10 +1,14 @@
 package main
 
 import (
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+
+	infer "github.com/libinfer/libinfer/bindings/go"
 )
 
 // TestMain runs the example itself in the processes that TestASecondProcessFindsWhatTheFirstStored starts.
@@ -34,10 +38,9 @@ func TestASecondProcessFindsWhatTheFirstStored(t *testing.T) {
 	}
 }
 
-func TestWithoutADirectoryEverythingIsComputed(t *testing.T) {
-	var out strings.Builder
-	// It is made again and again when the storage can be opened later: nothing fails for it.
-	if err := run("/dev/null/cache", &out); err != nil || !strings.Contains(out.String(), " 0 found") {
-		t.Fatalf("unexpected output %q, %v", out.String(), err)
+func TestADirectoryThatCannotBeIsNamed(t *testing.T) {
+	err := run("/dev/null/cache", io.Discard)
+	if !errors.Is(err, infer.ErrInvalidArgument) || !strings.Contains(err.Error(), "/dev/null/cache") {
+		t.Fatalf("expected ErrInvalidArgument, found %v", err)
 	}
 }

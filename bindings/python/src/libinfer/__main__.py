@@ -9,8 +9,15 @@ from . import cpu_level, options, version
 
 def main() -> None:
     print(f"libinfer {version}, kernels for this CPU: {cpu_level()}")
-    for kind in ("model", "engine", "request", "threads"):
-        print(f"\nOptions of {kind if kind == 'threads' else 'a ' + kind if kind != 'engine' else 'an engine'}:")
+    names = {
+        "model": "a model",
+        "engine": "an engine",
+        "request": "a request",
+        "threads": "threads",
+        "kv_cache": "a key/value cache",
+    }
+    for kind, name in names.items():
+        print(f"\nOptions of {name}:")
         for option in options(kind):
             default = option.default or "empty"
             print(f"  {option.name} ({option.type}, {option.range}; default {default})")
