@@ -26,6 +26,7 @@ static BATCH: Example = Example::new("batch.c");
 static CHAT: Example = Example::new("chat.c");
 static KERNELS: Example = Example::new("kernels.c");
 static KV_CACHE: Example = Example::new("kv_cache.c");
+static RESTART: Example = Example::new("restart.c");
 
 impl Example {
     const fn new(name: &'static str) -> Self {
@@ -226,6 +227,74 @@ fn a_second_process_finds_keys_and_values_of_the_first() {
             run("500"),
             "500 tokens: 480 found, 480 of them identical, 20 computed\n"
         );
+    });
+}
+
+/// What the example of the cold tier printed.
+#[derive(Debug)]
+struct Restart {
+    text: String,
+    prompt_tokens: usize,
+    cached_tokens: usize,
+    held_blocks: usize,
+    read_blocks: usize,
+    damaged_blocks: usize,
+}
+
+fn restart(program: &Path, directory: &Path) -> Restart {
+    let printed = output(program, &[directory.to_str().unwrap(), MODEL], "");
+    let (text, counts) = printed.rsplit_once("\nprompt: ").unwrap();
+    assert!(
+        counts.contains("\ncold tier: works, written by this process\n"),
+        "{counts}"
+    );
+    // Tokens of the prompt; of which cached; blocks held; tokens found, for prompts; blocks read; damaged.
+    let numbers: Vec<usize> = counts
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let [
+        prompt_tokens,
+        cached_tokens,
+        held_blocks,
+        budget,
+        found,
+        1,
+        read_blocks,
+        damaged_blocks,
+    ] = numbers[..]
+    else {
+        panic!("{numbers:?} in {counts}");
+    };
+    let _ = (budget, found);
+    Restart {
+        text: text.to_string(),
+        prompt_tokens,
+        cached_tokens,
+        held_blocks,
+        read_blocks,
+        damaged_blocks,
+    }
+}
+
+#[test]
+fn a_second_process_reads_what_the_first_computed() {
+    RESTART.each(|program| {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("cold");
+        let first = restart(program, &directory);
+        assert!(first.text.len() > 100 && first.prompt_tokens > 200, "{first:?}");
+        assert_eq!((first.cached_tokens, first.held_blocks), (0, 0));
+
+        let second = restart(program, &directory);
+        assert_eq!(second.text, first.text);
+        // The last token of a prompt is computed in any case.
+        let blocks = (first.prompt_tokens - 1) / BLOCK;
+        assert_eq!(
+            (second.cached_tokens, second.read_blocks, second.damaged_blocks),
+            (blocks * BLOCK, blocks, 0)
+        );
+        assert!(second.held_blocks >= blocks, "{second:?}");
     });
 }
 
