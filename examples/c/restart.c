@@ -42,7 +42,7 @@ static void print_cold(const infer_stats *stats) {
 
 int main(int argc, char **argv) {
   const char *path = argc > 2 ? argv[2] : "models/tolstoy-3m-Q8_0.gguf";
-  const unsigned long long max_tokens = argc > 3 ? strtoull(argv[3], NULL, 10) : 48;
+  const unsigned long long max_tokens = argc > 3 ? strtoull(argv[3], NULL, 10) : 24;
   infer_error *error = NULL;
   infer_model *model = NULL;
   infer_engine_options *engine_options = infer_engine_options_new();

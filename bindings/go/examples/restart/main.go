@@ -56,7 +56,7 @@ func run(ctx context.Context, directory, path string, out io.Writer) error {
 	defer engine.Close()
 	request, err := engine.Submit(ctx, infer.Completion{
 		Prompt:  prompt,
-		Options: infer.Options{"max_tokens": 48, "temperature": 0},
+		Options: infer.Options{"max_tokens": 24, "temperature": 0},
 	})
 	if err != nil {
 		return err

@@ -61,7 +61,7 @@ func restart(t *testing.T, directory string) outcome {
 func TestASecondProcessReadsWhatTheFirstComputed(t *testing.T) {
 	directory := filepath.Join(t.TempDir(), "cold")
 	first := restart(t, directory)
-	if first.cached != 0 || first.held != 0 || first.prompt < 200 || len(first.text) < 100 {
+	if first.cached != 0 || first.held != 0 || first.prompt < 200 || len(first.text) < 20 {
 		t.Fatalf("unexpected first run %+v", first)
 	}
 	// Whole blocks of 32 tokens; the last token of a prompt is computed in any case.
@@ -77,8 +77,8 @@ func TestASecondProcessReadsWhatTheFirstComputed(t *testing.T) {
 	// What was damaged is computed again.
 	damage(t, directory)
 	third := restart(t, directory)
-	if third.text != first.text || third.cached >= whole {
-		t.Fatalf("expected the text of %+v and less that is cached, found %+v", first, third)
+	if third.text != first.text || third.damaged != 1 || third.cached >= whole {
+		t.Fatalf("expected the text of %+v and one damaged block, found %+v", first, third)
 	}
 	if err := os.RemoveAll(directory); err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func TestASecondProcessReadsWhatTheFirstComputed(t *testing.T) {
 	}
 }
 
-// damage flips a byte in the middle of every slab.
+// damage flips the byte in the middle of those of every slab that are not zero: a slab has room for more than it holds.
 func damage(t *testing.T, directory string) {
 	t.Helper()
 	slabs, err := filepath.Glob(filepath.Join(directory, "slab-*"))
@@ -101,7 +101,13 @@ func damage(t *testing.T, directory string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		bytes[len(bytes)/2] ^= 1
+		var used []int
+		for at, value := range bytes {
+			if value != 0 {
+				used = append(used, at)
+			}
+		}
+		bytes[used[len(used)/2]] ^= 1
 		if err := os.WriteFile(slab, bytes, 0o600); err != nil {
 			t.Fatal(err)
 		}
