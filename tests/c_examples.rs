@@ -14,6 +14,8 @@ use infer::engine::Engine;
 use infer::options::{EngineOptions, Prompt, RequestOptions};
 
 const MODEL: &str = "models/tolstoy-3m-Q8_0.gguf";
+/// Tokens of a block of keys and values.
+const BLOCK: usize = 32;
 
 /// An example and its program for each way this machine can build it.
 struct Example {
@@ -26,6 +28,7 @@ static BATCH: Example = Example::new("batch.c");
 static CHAT: Example = Example::new("chat.c");
 static KERNELS: Example = Example::new("kernels.c");
 static KV_CACHE: Example = Example::new("kv_cache.c");
+static RESTART: Example = Example::new("restart.c");
 
 impl Example {
     const fn new(name: &'static str) -> Self {
@@ -226,6 +229,100 @@ fn a_second_process_finds_keys_and_values_of_the_first() {
             run("500"),
             "500 tokens: 480 found, 480 of them identical, 20 computed\n"
         );
+    });
+}
+
+/// What the example of the cold tier printed.
+#[derive(Debug)]
+struct Restart {
+    text: String,
+    prompt_tokens: usize,
+    cached_tokens: usize,
+    held_blocks: usize,
+    read_blocks: usize,
+    damaged_blocks: usize,
+}
+
+fn restart(program: &Path, directory: &Path) -> Restart {
+    let printed = output(program, &[directory.to_str().unwrap(), MODEL], "");
+    let (text, counts) = printed.rsplit_once("\nprompt: ").unwrap();
+    assert!(
+        counts.contains("\ncold tier: works, written by this process\n"),
+        "{counts}"
+    );
+    let words = counts.split_whitespace();
+    let numbers: Vec<usize> = words.filter_map(|word| word.parse().ok()).collect();
+    // Those left out: megabytes the directory may take, tokens found.
+    let [
+        prompt_tokens,
+        cached_tokens,
+        held_blocks,
+        _,
+        _,
+        1,
+        read_blocks,
+        damaged_blocks,
+    ] = numbers[..]
+    else {
+        panic!("{counts}");
+    };
+    Restart {
+        text: text.to_string(),
+        prompt_tokens,
+        cached_tokens,
+        held_blocks,
+        read_blocks,
+        damaged_blocks,
+    }
+}
+
+fn slabs(directory: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(directory).unwrap();
+    let files = files.map(|file| file.unwrap().path());
+    files
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("slab-"))
+        .collect()
+}
+
+/// Flips the byte in the middle of those that are not zero: a slab has room for more than it holds.
+fn damage(slab: &Path) {
+    let mut bytes = std::fs::read(slab).unwrap();
+    let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+    bytes[used[used.len() / 2]] ^= 1;
+    std::fs::write(slab, bytes).unwrap();
+}
+
+#[test]
+fn a_second_process_reads_what_the_first_computed() {
+    RESTART.each(|program| {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("cold");
+        let first = restart(program, &directory);
+        assert!(first.text.len() > 20 && first.prompt_tokens > 200, "{first:?}");
+        assert_eq!((first.cached_tokens, first.held_blocks), (0, 0));
+
+        let second = restart(program, &directory);
+        assert_eq!(second.text, first.text);
+        // Whole blocks; the last token of a prompt is computed in any case.
+        let blocks = (first.prompt_tokens - 1) / BLOCK;
+        assert_eq!(
+            (second.cached_tokens, second.read_blocks, second.damaged_blocks),
+            (blocks * BLOCK, blocks, 0)
+        );
+        assert!(second.held_blocks >= blocks, "{second:?}");
+
+        // What is damaged is computed again.
+        let slabs = slabs(&directory);
+        assert!(!slabs.is_empty());
+        slabs.iter().for_each(|slab| damage(slab));
+        let third = restart(program, &directory);
+        assert_eq!(third.text, first.text);
+        assert_eq!(third.damaged_blocks, 1, "{third:?}");
+        assert!(third.cached_tokens < second.cached_tokens, "{third:?}");
+
+        // Nothing lies elsewhere.
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     });
 }
 

@@ -84,6 +84,19 @@ fn prompts_are_the_same_in_every_form() {
 }
 
 #[test]
+fn a_later_engine_finds_what_the_first_left_in_a_directory() {
+    let source = c::root().join("tests/cpp/cold_tier.cpp");
+    for compiler in cpp::compilers("the cold tier by the C++ wrapper") {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("cold");
+        let program = cpp::build(compiler, &source, Linking::Shared, "c++17", &[]);
+        let output = c::run(&program, &[MODEL, directory.to_str().unwrap()], "");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{said}");
+    }
+}
+
+#[test]
 fn without_exceptions_it_holds() {
     for compiler in cpp::compilers("the C++ wrapper without exceptions") {
         passes(

@@ -503,6 +503,24 @@ def test_engine_options_are_checked_by_the_library(model: libinfer.Model) -> Non
         libinfer.Engine(vocabulary)
 
 
+def test_a_later_engine_finds_prompts_in_the_directory_of_the_cold_tier(model: libinfer.Model, tmp_path: Path) -> None:
+    ids = model.tokenize((PROMPT + ", and the sky was high. ") * 20)[:200]
+    directory = tmp_path / "cold"
+    results = []
+    for kept in (0, 192):
+        with libinfer.Engine(model, kv_cold_dir=str(directory)) as engine:
+            results.append(engine.generate(ids, temperature=0, max_tokens=24, ignore_end_of_generation=True))
+            # Whole blocks of 32 tokens; the last token of a prompt is computed in any case.
+            assert results[-1].finish.cached_tokens == kept
+            stats = engine.stats()
+            assert (stats.kv_cold_state, stats.kv_cold_writer) == (1, 1)
+            assert (stats.kv_cold_hit_tokens, stats.kv_cold_reads) == (kept, kept // 32)
+    assert results[0].tokens == results[1].tokens and results[0].text == results[1].text
+    # Without it nothing is there.
+    with libinfer.Engine(model) as engine:
+        assert engine.generate(ids, temperature=0, max_tokens=24).finish.cached_tokens == 0
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="SKIPPED: no fork here")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_is_refused_and_exits_cleanly(engine: libinfer.Engine, model: libinfer.Model) -> None:
