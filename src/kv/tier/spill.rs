@@ -206,7 +206,8 @@ impl Shared {
         let waited = self.writes.filled.wait_timeout_while(queue, MAINTENANCE, waits);
         let mut queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         queue.busy = !queue.jobs.is_empty();
-        let n = queue.jobs.len().min(BATCH);
+        // The rest of the queue fills while these are written.
+        let n = queue.jobs.len().min(BATCH).min((self.writes.most / 2).max(1));
         queue.jobs.drain(..n).collect()
     }
 

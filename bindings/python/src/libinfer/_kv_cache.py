@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ctypes import Structure, byref, c_double, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import Structure, byref, c_double, c_size_t, c_ubyte, c_uint32, c_uint64, c_void_p, sizeof
 from types import TracebackType
 from typing import Any, Iterable, Iterator, Literal
 
@@ -97,7 +97,7 @@ class KvBlock:
 
 def _lend(address: int, size: int, owner: Handle) -> memoryview:
     """Memory of the library that lives as long as its owner, which the answer keeps."""
-    memory = (_c.c_ubyte * size).from_address(address)
+    memory: Any = (c_ubyte * size).from_address(address)
     memory._owner = owner
     return memoryview(memory).cast("B").toreadonly()
 
@@ -327,7 +327,7 @@ class KvCache(_Closes):
     def stats(self) -> KvStats:
         """A snapshot of the counters."""
         stats = KvStats()
-        stats._struct_size = _c.sizeof(stats)
+        stats._struct_size = sizeof(stats)
         with self._handle as pointer:
             _c.call(_c.lib.infer_kv_cache_stats, pointer, byref(stats))
         return stats
