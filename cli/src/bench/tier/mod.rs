@@ -53,7 +53,7 @@ pub struct Tiering {
     /// cache, with memory alone and with memory and disk.
     #[arg(long, value_name = "WORD", requires = "tier", conflicts_with = "tier_tokens")]
     tier_workload: Option<loads::Which>,
-    /// A quarter of the load, and working sets of five times the memory only.
+    /// A fifth of the load, and working sets of five times the memory only.
     #[arg(long, requires = "tier_workload")]
     tier_quick: bool,
     /// Key of the load's random numbers.

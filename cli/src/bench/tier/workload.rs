@@ -310,7 +310,7 @@ fn print(out: &mut Output, report: &Value) -> Result<(), Failure> {
         report["clients"]
     ))?;
     let heading = format!(
-        "{:<7} {:>3}  {:<16} {:>6} {:>6} {:>8} {:>15} {:>8} {:>7} {:>6} {:>6} {:>4} {:>12}  {}",
+        "{:<7} {:>3}  {:<16} {:>6} {:>6} {:>8} {:>15} {:>8} {:>7} {:>6} {:>6} {:>4} {:>4} {:>12}  {}",
         "load",
         "x",
         "",
@@ -323,27 +323,34 @@ fn print(out: &mut Output, report: &Value) -> Result<(), Failure> {
         "evict",
         "spill",
         "refu",
+        "drop",
         "useful/less",
         "same"
     );
     out.text(&format!("{}\n", styled(&heading, Style::Heading)))?;
     for row in rows(report) {
-        let text = |key: &str| row[key].as_str().unwrap_or_default().to_string();
+        // Numbers as texts, which columns align.
+        let text = |key: &str| {
+            row[key]
+                .as_str()
+                .map_or_else(|| row[key].to_string(), str::to_string)
+        };
         let first = |key: &str| 1e3 * number(&row["first_token_seconds"][key]);
         out.text(&format!(
-            "{:<7} {:>3}  {:<16} {:>6.1} {:>6.1} {:>8} {:>15} {:>8.0} {:>7.0} {:>6} {:>6} {:>4} {:>12}  {}\n",
+            "{:<7} {:>3}  {:<16} {:>6.1} {:>6.1} {:>8} {:>15} {:>8.0} {:>7.0} {:>6} {:>6} {:>4} {:>4} {:>12}  {}\n",
             text("load"),
-            row["times"],
+            text("times"),
             text("way"),
             100.0 * number(&row["hit_rate_ram"]),
             100.0 * number(&row["hit_rate_ssd"]),
-            row["recomputed_tokens"],
+            text("recomputed_tokens"),
             format!("{:.2}/{:.2}", first("p50"), first("p99")),
             number(&row["tokens_per_second"]),
             number(&row["bytes_written_per_token"]),
-            row["evictions"],
-            row["spills"],
-            row["refusals"],
+            text("evictions"),
+            text("spills"),
+            text("refusals"),
+            text("dropped"),
             format!("{}/{}", row["prefetch_useful"], row["prefetch_useless"]),
             if row["identical"] == true { "yes" } else { "NO" },
         ))?;
