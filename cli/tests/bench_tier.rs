@@ -12,29 +12,27 @@ fn a_disk_saves_computing_what_memory_gave_up_and_leaves_nothing_behind() {
     std::fs::create_dir(&parent).unwrap();
     let directory = parent.join("scratch");
     let chart = parent.join("chart.svg");
-    let report = json([
-        "--json",
-        "bench",
-        "--model",
-        DEMO,
-        "--threads",
-        "2",
-        "--tier",
-        "--tier-workload",
-        "all",
-        "--tier-quick",
-        "--tier-dir",
-        directory.to_str().unwrap(),
-        "--tier-svg",
-        chart.to_str().unwrap(),
-    ]);
-    assert!(!directory.exists(), "something is left");
-    assert!(std::fs::read_to_string(&chart).unwrap().contains("system"));
-    std::fs::remove_dir_all(&parent).unwrap();
-
-    assert_eq!(report["identical"], true, "{report}");
-    let rows = report["rows"].as_array().unwrap();
-    for load in ["chats", "system", "agents", "scan"] {
+    for load in ["chats", "scan"] {
+        let report = json([
+            "--json",
+            "bench",
+            "--model",
+            DEMO,
+            "--threads",
+            "2",
+            "--tier",
+            "--tier-workload",
+            load,
+            "--tier-quick",
+            "--tier-dir",
+            directory.to_str().unwrap(),
+            "--tier-svg",
+            chart.to_str().unwrap(),
+        ]);
+        assert!(!directory.exists(), "something is left");
+        assert!(std::fs::read_to_string(&chart).unwrap().contains(load));
+        assert_eq!(report["identical"], true, "{report}");
+        let rows = report["rows"].as_array().unwrap();
         let row = |way: &str| -> &Value {
             let mut found = rows
                 .iter()
@@ -72,6 +70,7 @@ fn a_disk_saves_computing_what_memory_gave_up_and_leaves_nothing_behind() {
             assert!(first["p50"].as_f64().unwrap() > 0.0, "{first}");
         }
     }
+    std::fs::remove_dir_all(&parent).unwrap();
 }
 
 #[test]
