@@ -2,11 +2,15 @@
 //! the disk, in the same engine, in another one and in another process, beside computing it; and what steps take while blocks
 //! are written.
 //!
+//! With `--tier-workload` [`workload`] serves the loads of [`loads`] with no cache, with memory and with both tiers.
+//!
 //! Before every read the files are taken out of the page cache. The disk's own rates are measured in the same directory, in
 //! the same run.
 
 pub mod disk;
+mod loads;
 mod steps;
+mod workload;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,6 +49,22 @@ pub struct Tiering {
     /// Tokens of the prompt.
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(64..=1 << 20), requires = "tier")]
     tier_tokens: u32,
+    /// Serve a load whose prefixes come back, with working sets of several times the memory for keys and values, with no
+    /// cache, with memory alone and with memory and disk.
+    #[arg(long, value_name = "WORD", requires = "tier", conflicts_with = "tier_tokens")]
+    tier_workload: Option<loads::Which>,
+    /// A fifth of the load, and working sets of five times the memory only.
+    #[arg(long, requires = "tier_workload")]
+    tier_quick: bool,
+    /// Key of the load's random numbers.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "tier_workload")]
+    tier_seed: u64,
+    /// Clients that each wait for an answer before they ask again.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64), requires = "tier_workload")]
+    tier_clients: u32,
+    /// Write a bar chart of the loads.
+    #[arg(long, value_name = "PATH", requires = "tier_workload")]
+    tier_svg: Option<PathBuf>,
     /// Read the prompt from a directory that is there, and say how long that took: what another process does.
     #[arg(long, hide = true, requires = "tier_dir")]
     tier_again: bool,
@@ -53,10 +73,28 @@ pub struct Tiering {
 /// A directory of the measurement's own.
 struct Scratch(PathBuf);
 
+impl Scratch {
+    /// Creates it; its parents as well.
+    fn new(path: PathBuf) -> Result<Self, Failure> {
+        std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))
+            .and_then(|()| make(&path))
+            .map_err(|e| disk::failure("create", &path, &e))?;
+        Ok(Self(path))
+    }
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         // Best effort: what is left is in the directory that the user named, or among the temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The directory that is asked for, or a new one for temporary files.
+fn directory(args: &Tiering) -> PathBuf {
+    match &args.tier_dir {
+        Some(path) => path.clone(),
+        None => std::env::temp_dir().join(format!("infer-bench-tier-{}", std::process::id())),
     }
 }
 
@@ -120,6 +158,9 @@ fn settle(engine: &Engine) {
 
 /// Measures and prints.
 pub fn run(args: &Tiering, path: &Path, subject: Subject<'_>, json: bool) -> Outcome {
+    if let Some(which) = args.tier_workload {
+        return workload::run(args, which, &subject, json);
+    }
     let (model, tokens) = (subject.model, args.tier_tokens as usize);
     let context = model.info().context_length;
     if tokens + DECODED + 1 > context {
@@ -127,10 +168,7 @@ pub fn run(args: &Tiering, path: &Path, subject: Subject<'_>, json: bool) -> Out
             "--tier-tokens {tokens}: the model attends to {context} tokens, and {DECODED} more are generated"
         )));
     }
-    let directory = match &args.tier_dir {
-        Some(path) => path.clone(),
-        None => std::env::temp_dir().join(format!("infer-bench-tier-{}", std::process::id())),
-    };
+    let directory = directory(args);
     let options = EngineOptions {
         context_length: tokens + DECODED + 1,
         max_running: 1,
@@ -146,10 +184,7 @@ pub fn run(args: &Tiering, path: &Path, subject: Subject<'_>, json: bool) -> Out
         out.flush()?;
         return Ok(OK);
     }
-    std::fs::create_dir_all(directory.parent().unwrap_or(Path::new(".")))
-        .and_then(|()| make(&directory))
-        .map_err(|e| disk::failure("create", &directory, &e))?;
-    let scratch = Scratch(directory);
+    let scratch = Scratch::new(directory)?;
     let repetitions = subject.repetitions.unwrap_or(REPETITIONS) as usize;
 
     let mut engine = Engine::new(Arc::clone(model), options.clone())?;

@@ -8,7 +8,7 @@ mod chat_service;
 mod documents;
 mod long;
 mod sweep;
-mod writer;
+pub mod writer;
 
 use infer::model::Model;
 use serde_json::{Value, json};
