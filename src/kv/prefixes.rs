@@ -1,10 +1,15 @@
 //! Prefixes of the whole cache: the longest that all groups can serve, taken, kept and forgotten in all of them.
 
+use std::time::{Duration, Instant};
+
 use super::group::{Group, GroupKind};
 use super::prefix::{Key, Prefix, PrefixIndex, Trail};
 use super::table::SequenceId;
 use super::{BLOCK_TOKENS, KvCache};
 use crate::memory::MemoryError;
+
+/// Longest time that trimming waits for the second tier.
+const TRIM_PATIENCE: Duration = Duration::from_secs(1);
 
 impl KvCache {
     /// Keeps blocks of finished sequences and finds them again by their tokens. The index is that of the first group; the others
@@ -156,14 +161,15 @@ impl KvCache {
     }
 
     /// Gives back memory of blocks that no sequence uses, about `bytes` of it, cached blocks in the order of eviction;
-    /// answers how much.
+    /// answers how much. The second tier has a moment to take what it can.
     pub fn trim(&mut self, bytes: u64) -> u64 {
+        let deadline = Instant::now() + TRIM_PATIENCE;
         let mut freed = 0;
         for group in &mut self.groups {
             freed += group.pool.trim(bytes.saturating_sub(freed));
         }
         for group in &mut self.groups {
-            while freed < bytes && group.evict() {
+            while freed < bytes && group.evict_until(deadline) {
                 freed += group.pool.trim(bytes - freed);
             }
         }

@@ -1,10 +1,13 @@
 //! Blocks of a group with more than one owner: the prefix index, and where memory comes from when none is free.
 
+use std::time::Instant;
+
 use super::geometry::BLOCK_TOKENS;
 use super::group::Group;
 use super::pool::{BlockId, KvFull};
-use super::prefix::{Insert, Key, Prefix, PrefixIndex};
+use super::prefix::{BlockName, Insert, Key, Prefix, PrefixIndex};
 use super::table::SequenceId;
+use super::tier::Tier;
 
 impl Group {
     /// Blocks that nobody uses and that [`Group::adopt`] would bring into use.
@@ -145,11 +148,20 @@ impl Group {
 
     /// Makes a cached block free, if there is one; a full one is offered to the second tier.
     pub(super) fn evict(&mut self) -> bool {
+        self.evict_to(|tier, name, data| tier.offer(name, data))
+    }
+
+    /// The same, but the tier may take its time until a moment.
+    pub(super) fn evict_until(&mut self, deadline: Instant) -> bool {
+        self.evict_to(|tier, name, data| tier.offer_until(name, data, deadline))
+    }
+
+    fn evict_to(&mut self, offer: impl FnOnce(&Tier, &BlockName, &[u8]) -> bool) -> bool {
         let Some((block, name)) = self.index.as_mut().and_then(PrefixIndex::evict) else {
             return false;
         };
         if let (Some(tier), Some(name)) = (&self.tier, name) {
-            tier.offer(&name, self.pool.block(block));
+            offer(tier, &name, self.pool.block(block));
         }
         self.pool.set_indexed(block, None);
         true

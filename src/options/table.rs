@@ -258,7 +258,7 @@ pub const TABLE: &[OptionSpec] = &[
         "kv_cold_queue_bytes",
         integer(0, u64::MAX),
         "67108864",
-        "Most bytes of memory for blocks that wait to be written, and as many again for blocks that were read and not used yet. Blocks that find no room in the queue are dropped.",
+        "Most bytes of memory for blocks that wait to be written, and a quarter of that again for blocks that were read and not used yet. Blocks that find no room in the queue are dropped.",
     ),
     row(
         Object::Engine,

@@ -1,7 +1,10 @@
-//! Reading ahead: a thread of the tier reads blocks for requests that wait, a few at a time.
+//! Reading ahead: threads of the tier read blocks for requests that wait, a few at a time.
+//!
+//! Several threads keep the disk busy while one of them checks what it has read. They serve the oldest request first, block by
+//! block, and blocks are taken in their order.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,23 +12,14 @@ use super::spill::Place;
 use super::{BlockName, Shared, TierCounters};
 use crate::memory::Region;
 
+/// Threads that read.
+pub(super) const READERS: usize = 3;
+
 /// Blocks that are being read; dropping it ends the reading.
 pub struct Fetch {
-    job: Arc<Job>,
+    id: u64,
+    names: Arc<[BlockName]>,
     shared: Arc<Shared>,
-}
-
-struct Job {
-    names: Vec<BlockName>,
-    cancelled: AtomicBool,
-    state: Mutex<Progress>,
-}
-
-#[derive(Default)]
-struct Progress {
-    loaded: VecDeque<(usize, Region)>,
-    /// Nothing more will come.
-    ended: bool,
 }
 
 /// A block that was read. Its memory is used again when it is dropped.
@@ -48,16 +42,18 @@ impl Drop for Loaded {
         if let Some(data) = self.data.take() {
             self.shared.buffers.give_back(data);
         }
-        self.shared.reads.taken(1);
+        self.shared.reads.make_room(1);
     }
 }
 
 impl Fetch {
     /// The next block, if it is there.
     pub fn take(&self) -> Option<Loaded> {
-        let (index, data) = self.job.lock().loaded.pop_front()?;
+        let mut queue = self.shared.reads.lock();
+        let (index, data) = queue.jobs.get_mut(&self.id)?.take()?;
+        drop(queue);
         Some(Loaded {
-            name: *self.job.names.get(index)?,
+            name: *self.names.get(index)?,
             data: Some(data),
             shared: Arc::clone(&self.shared),
         })
@@ -65,37 +61,49 @@ impl Fetch {
 
     /// Whether everything that could be read was taken.
     pub fn is_over(&self) -> bool {
-        let progress = self.job.lock();
-        progress.ended && progress.loaded.is_empty()
+        let queue = self.shared.reads.lock();
+        queue.jobs.get(&self.id).is_none_or(|job| job.taken >= job.end)
     }
 
     /// Blocks that were asked for.
     pub fn names(&self) -> &[BlockName] {
-        &self.job.names
+        &self.names
     }
 }
 
 impl Drop for Fetch {
     fn drop(&mut self) {
-        self.job.cancelled.store(true, Relaxed);
-        let left = std::mem::take(&mut self.job.lock().loaded);
+        let job = self.shared.reads.lock().jobs.remove(&self.id);
+        let left = job.map_or_else(BTreeMap::new, |job| job.ready);
         let n = left.len();
-        for (_, data) in left {
-            self.shared.buffers.give_back(data);
-        }
-        self.shared.reads.taken(n);
+        left.into_values()
+            .for_each(|data| self.shared.buffers.give_back(data));
+        self.shared.reads.make_room(n);
     }
+}
+
+/// How far a fetch is. Blocks before `taken` are gone, those before `next` were read or are being read.
+struct Job {
+    names: Arc<[BlockName]>,
+    taken: usize,
+    next: usize,
+    /// The first that cannot be had, or their number.
+    end: usize,
+    ready: BTreeMap<usize, Region>,
 }
 
 impl Job {
-    fn lock(&self) -> MutexGuard<'_, Progress> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn take(&mut self) -> Option<(usize, Region)> {
+        let index = self.taken;
+        let data = self.ready.remove(&index)?;
+        self.taken += 1;
+        Some((index, data))
     }
 }
 
-/// What waits for the reading thread, and how much of what it read was not taken yet.
+/// What waits for the reading threads, and how much of what they read was not taken yet.
 pub(super) struct Reads {
-    /// Most blocks that were read and not taken.
+    /// Most blocks that are being read, or were read and not taken.
     most: usize,
     queue: Mutex<Queue>,
     /// There is something to read, room for it, or the end has come.
@@ -106,14 +114,30 @@ pub(super) struct Reads {
 
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Arc<Job>>,
-    /// Blocks of all jobs that were not read yet.
-    ahead: usize,
+    /// By age.
+    jobs: BTreeMap<u64, Job>,
+    begun: u64,
     untaken: usize,
     /// Rises with every block and end.
     news: u64,
     /// What waiting has seen of it.
     seen: u64,
+}
+
+impl Queue {
+    /// The next block to read.
+    fn next(&mut self) -> Option<(u64, usize, BlockName)> {
+        let (&id, job) = self.jobs.iter_mut().find(|(_, job)| job.next < job.end)?;
+        let index = job.next;
+        let name = *job.names.get(index)?;
+        job.next += 1;
+        self.untaken += 1;
+        Some((id, index, name))
+    }
+
+    fn has_next(&self) -> bool {
+        self.jobs.values().any(|job| job.next < job.end)
+    }
 }
 
 impl Reads {
@@ -130,8 +154,14 @@ impl Reads {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Blocks that are still to be read.
     pub(super) fn ahead(&self) -> usize {
-        self.lock().ahead
+        let queue = self.lock();
+        queue
+            .jobs
+            .values()
+            .map(|job| job.end.saturating_sub(job.next))
+            .sum()
     }
 
     pub(super) fn wake(&self) {
@@ -148,100 +178,91 @@ impl Reads {
         queue.seen = queue.news;
     }
 
-    fn taken(&self, n: usize) {
+    fn make_room(&self, n: usize) {
         let mut queue = self.lock();
         queue.untaken -= n.min(queue.untaken);
         drop(queue);
         self.changed.notify_all();
     }
 
-    /// A block was read.
-    fn note_block(&self) {
+    /// Notes what became of a block, and answers the memory of those that nobody will take.
+    fn deliver(&self, id: u64, index: usize, data: Option<Region>) -> Vec<Region> {
         let mut queue = self.lock();
-        queue.ahead -= 1;
-        queue.untaken += 1;
+        let mut unwanted = Vec::new();
+        let failed = data.is_none();
+        match (queue.jobs.get_mut(&id), data) {
+            (Some(job), Some(data)) if index < job.end => {
+                job.ready.insert(index, data);
+            }
+            (Some(job), None) => {
+                job.end = job.end.min(index);
+                unwanted.extend(job.ready.split_off(&job.end).into_values());
+            }
+            (_, data) => unwanted.extend(data),
+        }
+        queue.untaken -= (unwanted.len() + usize::from(failed)).min(queue.untaken);
         queue.news += 1;
         drop(queue);
         self.news.notify_all();
-    }
-
-    /// A job has ended with blocks that were not read.
-    fn note_end(&self, unread: usize) {
-        let mut queue = self.lock();
-        queue.ahead -= unread;
-        queue.news += 1;
-        drop(queue);
-        self.news.notify_all();
+        if failed || !unwanted.is_empty() {
+            self.changed.notify_all();
+        }
+        unwanted
     }
 }
 
 impl Shared {
     pub(super) fn begin_fetch(self: &Arc<Self>, names: Vec<BlockName>) -> Fetch {
-        let job = Arc::new(Job {
-            names,
-            cancelled: AtomicBool::new(false),
-            state: Mutex::default(),
-        });
+        let names: Arc<[BlockName]> = names.into();
         let mut queue = self.reads.lock();
-        queue.ahead += job.names.len();
-        queue.jobs.push_back(Arc::clone(&job));
+        queue.begun += 1;
+        let id = queue.begun;
+        let job = Job {
+            names: Arc::clone(&names),
+            taken: 0,
+            next: 0,
+            end: names.len(),
+            ready: BTreeMap::new(),
+        };
+        queue.jobs.insert(id, job);
         drop(queue);
         self.reads.changed.notify_all();
         Fetch {
-            job,
+            id,
+            names,
             shared: Arc::clone(self),
         }
     }
 
-    /// The reading thread.
+    /// A reading thread.
     pub(super) fn read_until_closed(&self) {
-        while let Some(job) = self.next_read() {
-            let mut read = 0;
-            for (index, name) in job.names.iter().enumerate() {
-                if !self.wait_for_room(&job) {
-                    break;
+        while let Some((id, index, name)) = self.next_read() {
+            let data = self.buffers.take().and_then(|mut data| {
+                let found = self.read(&name, &mut data);
+                if found {
+                    return Some(data);
                 }
-                let Some(mut data) = self.buffers.take() else {
-                    break;
-                };
-                if !self.read(name, &mut data) {
-                    self.buffers.give_back(data);
-                    break;
-                }
-                let mut progress = job.lock();
-                if job.cancelled.load(Relaxed) {
-                    // Nobody will take it any more.
-                    drop(progress);
-                    self.buffers.give_back(data);
-                    break;
-                }
-                self.reads.note_block();
-                progress.loaded.push_back((index, data));
-                read += 1;
-            }
-            job.lock().ended = true;
-            self.reads.note_end(job.names.len() - read);
+                self.buffers.give_back(data);
+                None
+            });
+            let unwanted = self.reads.deliver(id, index, data);
+            unwanted.into_iter().for_each(|data| self.buffers.give_back(data));
         }
     }
 
-    fn next_read(&self) -> Option<Arc<Job>> {
+    /// Waits for a block to read and for room for it; `None` at the end.
+    fn next_read(&self) -> Option<(u64, usize, BlockName)> {
         let queue = self.reads.lock();
-        let idle = |queue: &mut Queue| queue.jobs.is_empty() && !self.shutdown.load(Relaxed);
+        let idle = |queue: &mut Queue| {
+            let can = queue.has_next() && queue.untaken < self.reads.most;
+            !can && !self.shutdown.load(Relaxed)
+        };
         let waited = self.reads.changed.wait_while(queue, idle);
         let mut queue = waited.unwrap_or_else(PoisonError::into_inner);
         if self.shutdown.load(Relaxed) {
             return None;
         }
-        queue.jobs.pop_front()
-    }
-
-    /// Waits until the next block may be read; `false` when nobody wants it any more.
-    fn wait_for_room(&self, job: &Job) -> bool {
-        let queue = self.reads.lock();
-        let given_up = || job.cancelled.load(Relaxed) || self.shutdown.load(Relaxed);
-        let full = |queue: &mut Queue| queue.untaken >= self.reads.most && !given_up();
-        drop(self.reads.changed.wait_while(queue, full));
-        !given_up()
+        queue.next()
     }
 
     pub(super) fn read(&self, name: &BlockName, out: &mut [u8]) -> bool {

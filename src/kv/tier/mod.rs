@@ -1,7 +1,7 @@
 //! The second tier: full blocks that memory had no room for, kept where it is slower and larger.
 //!
 //! A [`Tier`] stands between those who compute and a [`Backend`]. Blocks are handed to it as memory gives them up and are
-//! written by a thread of its own ([`spill`]); they are read back by another one while the request that wants them waits
+//! written by a thread of its own ([`spill`]); they are read back by others while the request that wants them waits
 //! ([`fetch`]). Nobody who computes waits for a disk, and nothing that a disk does makes a request fail: what cannot be
 //! read is computed again, what cannot be written is gone. A disk that fails is left alone for a while and tried again
 //! ([`health`]).
@@ -59,7 +59,8 @@ pub struct TierOptions {
     pub open: Open,
     /// Bytes of a block.
     pub block_bytes: usize,
-    /// Bytes of memory for blocks that wait to be written, and as many for blocks that were read; two blocks at least.
+    /// Bytes of memory for blocks that wait to be written; a quarter of it again for blocks that were read. Two blocks at
+    /// least each.
     pub queue_bytes: usize,
     /// Whether blocks stay when the tier is closed. Those of an earlier one are forgotten as well if not.
     pub persist: bool,
@@ -115,7 +116,8 @@ impl Tier {
             reading: Health::default(),
             writing: Health::default(),
             writes: Writes::new(blocks),
-            reads: Reads::new(blocks),
+            // Memory that is used again soon is in the caches, and its pages are there.
+            reads: Reads::new((blocks / 4).max(2)),
             buffers: Buffers::new(options.block_bytes, blocks),
             counters: TierCounters::default(),
             persist: options.persist,
@@ -142,13 +144,15 @@ impl Tier {
             threads: Mutex::default(),
             patience: options.patience,
         };
-        // A tier that lacks its second thread ends the first one when it is dropped.
+        // A tier that lacks a thread ends those it has when it is dropped.
         let shared = Arc::clone(&tier.shared);
         let writer = crate::kernel::spawn_thread("infer-kv-write", move || shared.write_until_closed())?;
         tier.lock_threads().push(writer);
-        let shared = Arc::clone(&tier.shared);
-        let reader = crate::kernel::spawn_thread("infer-kv-read", move || shared.read_until_closed())?;
-        tier.lock_threads().push(reader);
+        for _ in 0..fetch::READERS {
+            let shared = Arc::clone(&tier.shared);
+            let reader = crate::kernel::spawn_thread("infer-kv-read", move || shared.read_until_closed())?;
+            tier.lock_threads().push(reader);
+        }
         Ok(tier)
     }
 

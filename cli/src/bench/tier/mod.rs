@@ -17,7 +17,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use infer::engine::{Engine, Event, Finish, Poll};
+use infer::engine::{Engine, Event, Finish, HistogramKind, Poll};
 use infer::kv::BLOCK_TOKENS;
 use infer::model::Model;
 use infer::options::{EngineOptions, Prompt, RequestOptions};
@@ -46,7 +46,7 @@ pub struct Tiering {
     /// Directory on the disk to measure; it must not be there yet and is removed afterwards. By default one for temporary files.
     #[arg(long, value_name = "PATH", requires = "tier")]
     tier_dir: Option<PathBuf>,
-    /// Tokens of the prompt.
+    /// Tokens of the prefix that is read back; the prompt has one more.
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(64..=1 << 20), requires = "tier")]
     tier_tokens: u32,
     /// Serve a load whose prefixes come back, with working sets of several times the memory for keys and values, with no
@@ -163,20 +163,21 @@ pub fn run(args: &Tiering, path: &Path, subject: Subject<'_>, json: bool) -> Out
     }
     let (model, tokens) = (subject.model, args.tier_tokens as usize);
     let context = model.info().context_length;
-    if tokens + DECODED + 1 > context {
+    if tokens + DECODED + 2 > context {
         return Err(Failure::Usage(format!(
             "--tier-tokens {tokens}: the model attends to {context} tokens, and {DECODED} more are generated"
         )));
     }
     let directory = directory(args);
     let options = EngineOptions {
-        context_length: tokens + DECODED + 1,
+        context_length: tokens + DECODED + 2,
         max_running: 1,
         kv_cold_dir: directory.to_string_lossy().into_owned(),
         kv_cold_patience_ms: 600_000,
         ..subject.options.clone()
     };
-    let ids = prompt(model, 1, tokens);
+    // One more than the prefix: the last token is always computed.
+    let ids = prompt(model, 1, tokens + 1);
     if args.tier_again {
         let first = first_token(&Engine::new(Arc::clone(model), options)?, &ids)?;
         let mut out = Output::new();
@@ -201,9 +202,7 @@ pub fn run(args: &Tiering, path: &Path, subject: Subject<'_>, json: bool) -> Out
     let mut add = |name: &str, firsts: &[First], rate: &Rates| {
         let mut seconds: Vec<f64> = firsts.iter().map(|f| f.seconds).collect();
         let seconds = median(&mut seconds);
-        // The last token is always computed, and with it what no full block holds.
-        let blocks = (tokens - 1) / BLOCK_TOKENS;
-        let bytes = blocks as u64 * block;
+        let bytes = (tokens / BLOCK_TOKENS) as u64 * block;
         rows.push(json!({
             "name": name,
             "seconds": seconds,
@@ -219,6 +218,7 @@ pub fn run(args: &Tiering, path: &Path, subject: Subject<'_>, json: bool) -> Out
     let mut evicted = Vec::new();
     let mut restarted = Vec::new();
     let mut elsewhere = Vec::new();
+    let mut reading = Value::Null;
     for _ in 0..repetitions {
         rates.push(Rates::measure(&scratch.0)?);
         engine.trim(u64::MAX);
@@ -229,6 +229,8 @@ pub fn run(args: &Tiering, path: &Path, subject: Subject<'_>, json: bool) -> Out
         disk::forget_files(&scratch.0)?;
         engine = Engine::new(Arc::clone(model), options.clone())?;
         restarted.push(first_token(&engine, &ids)?);
+        let times = engine.histogram(HistogramKind::ColdReadTime);
+        reading = json!({"count": times.count(), "p50": times.quantile(0.5) * 1e-9, "p99": times.quantile(0.99) * 1e-9});
         drop(engine);
         disk::forget_files(&scratch.0)?;
         elsewhere.push(in_another_process(args, path, subject.options, &scratch.0)?);
@@ -254,6 +256,8 @@ pub fn run(args: &Tiering, path: &Path, subject: Subject<'_>, json: bool) -> Out
         "decode_step_seconds": step,
         "target_times_faster": TARGET,
         "prefixes": rows,
+        "block_bytes": block,
+        "block_read_seconds": reading,
         "steps": steps,
     });
     let mut out = Output::new();
@@ -333,6 +337,13 @@ fn print(out: &mut Output, report: &Value) -> Result<(), Failure> {
             number(&row["of_disk_read"]),
         ))?;
     }
+    let reading = &report["block_read_seconds"];
+    out.text(&format!(
+        "a block of {:.2} MB is read and verified in {:.2} ms (p50), {:.2} ms (p99)\n",
+        number(&report["block_bytes"]) / 1e6,
+        number(&reading["p50"]) * 1e3,
+        number(&reading["p99"]) * 1e3
+    ))?;
     let steps = &report["steps"];
     for name in ["off", "on"] {
         let t = &steps[name];
