@@ -101,7 +101,7 @@ fn copy(shape: &Shape, memory: &mut [u8], batch: usize, source: &[u8]) -> f64 {
 }
 
 /// Stores of one type.
-fn stores(kv_type: &'static str, repetitions: usize) -> infer::Result<Vec<Value>> {
+pub fn stores(kv_type: &'static str, repetitions: usize) -> infer::Result<Vec<Value>> {
     let store = store(kv_type, (LAYERS, HEADS, HEAD_DIM))?;
     let shape = *store.shape();
     let sequence = store.open("")?;
@@ -249,7 +249,7 @@ fn each_layer(sequence: &Sequence, mut work: impl FnMut(usize) -> infer::Result<
 }
 
 /// What a call costs beside its rows, per token and layer: stores of rows of one element.
-fn overhead(repetitions: usize) -> infer::Result<Value> {
+pub fn overhead(repetitions: usize) -> infer::Result<Value> {
     let store = store("f32", (LAYERS, 1, 1))?;
     let sequence = store.open("")?;
     let rows = vec![0.5f32; TOKENS];
