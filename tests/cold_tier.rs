@@ -88,6 +88,7 @@ impl Backend for Storage {
     fn touch(&self, _: &[Key]) {}
 
     fn remove(&self, root: Option<Key>) -> io::Result<()> {
+        self.fail(&self.0.faults.put)?;
         let mut blocks = self.0.blocks.lock().unwrap();
         blocks.retain(|_, (name, _)| root.is_some_and(|root| name.root != root));
         Ok(())
@@ -317,6 +318,74 @@ fn salts_and_opting_out_hold_in_the_tier() {
     assert_eq!(generate(&second, secret.clone()).finish.cached_tokens, 96);
     second.cache_clear(b"a").unwrap();
     assert_eq!(generate(&second, secret).finish.cached_tokens, 0);
+}
+
+#[test]
+fn what_is_cleared_stays_cleared() {
+    let model = load(&demo_model());
+    let map = Arc::<Map>::default();
+    let of_salt = |salt: &str| RequestOptions {
+        cache_salt: salt.to_string(),
+        ..request(prompt(1, 100), 0)
+    };
+    let cached = |engine: &Engine, salt: &str| generate(engine, of_salt(salt)).finish.cached_tokens;
+    // Clearing is the last thing before the end: nothing of the salt is written then.
+    let first = engine(&model, tiered(&map, &model, 1024));
+    for salt in ["a", "b"] {
+        assert_eq!(cached(&first, salt), 0);
+    }
+    first.cache_clear(b"a").unwrap();
+    drop(first);
+    assert_eq!(map.blocks.lock().unwrap().len(), 3, "those of the other salt");
+
+    // Storage that cannot forget now has to forget later, and is not asked meanwhile.
+    let second = engine(&model, tiered(&map, &model, 1024));
+    map.faults.put.store(true, SeqCst);
+    second.cache_clear(b"b").unwrap();
+    let begin = Instant::now();
+    while second.stats().kv_cold_errors == 0 {
+        assert!(begin.elapsed() < Duration::from_secs(20));
+        generate(&second, request(prompt(50, 20), 0));
+    }
+    assert_eq!(cached(&second, "b"), 0);
+    assert_eq!(map.blocks.lock().unwrap().len(), 3);
+    map.faults.put.store(false, SeqCst);
+    while !map.blocks.lock().unwrap().is_empty() {
+        assert!(begin.elapsed() < Duration::from_secs(40), "{}", second.summary());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// While a request waits for its place, what comes from the tier must not push out what memory has of its prompt.
+#[test]
+fn reading_ahead_keeps_the_beginning_in_memory() {
+    let model = load(&demo_model());
+    let map = Arc::<Map>::default();
+    let options = EngineOptions {
+        max_running: 1,
+        prefix_policy: "lru",
+        ..tiered(&map, &model, 512)
+    };
+    let engine = engine(&model, options);
+    let long = prompt(1, 224);
+    generate(&engine, request(long.clone(), 0));
+    // Its end leaves memory, and its beginning is what would go next.
+    for seed in 2.. {
+        generate(&engine, request(prompt(seed, 100), 0));
+        if settle(&engine).kv_cold_spills > 3 {
+            break;
+        }
+    }
+    let running = engine.submit(RequestOptions {
+        max_tokens: 100,
+        ..request(prompt(100, 20), 0)
+    });
+    let queued = engine.submit(request(long, 0)).unwrap();
+    assert_eq!(read(&queued).finish.cached_tokens, 192);
+    read(&running.unwrap());
+    let stats = settle(&engine);
+    assert_eq!(stats.kv_cold_prefetch_useless, 0, "{stats:?}");
+    assert_eq!(stats.kv_bytes_used, 0);
 }
 
 #[test]

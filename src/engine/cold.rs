@@ -1,6 +1,6 @@
 //! The second tier in the engine: blocks of a prompt that memory gave up are read back while the request waits.
 //!
-//! A sequence looks once, when it is among the first that wait or when it gets a place. What only the tier has is read in
+//! A sequence looks when it is among the first that wait, and when it gets a place. What only the tier has is read in
 //! the background and put into the cache as it comes; the sequence begins when all of it is there, and finds it like any
 //! cached prefix. Reading is given up when nothing comes for a while, when memory is needed by those who run, or when
 //! computing is faster.
@@ -13,7 +13,7 @@ use super::sequence::Sequence;
 use super::worker::Worker;
 use crate::kv::prefix::Key;
 use crate::kv::tier::{Fetch, Tier};
-use crate::kv::{BLOCK_TOKENS, BlockId};
+use crate::kv::{BLOCK_TOKENS, BlockId, Pool};
 
 /// Requests that read while they wait for a place.
 const EARLY: usize = 4;
@@ -21,6 +21,8 @@ const EARLY: usize = 4;
 const STALL: Duration = Duration::from_secs(1);
 /// So long the worker waits for the tier at a time when it has nothing to compute.
 const NAP: Duration = Duration::from_millis(5);
+/// Bytes that are put into the cache between two steps: those who generate wait for it.
+const RECEIVED_BYTES: usize = 16 << 20;
 /// One prompt in so many is read although computing is thought to be faster, so that the thought can turn out wrong.
 const RETRY: u64 = 32;
 
@@ -31,7 +33,8 @@ pub(crate) type Ticket = Arc<()>;
 pub(super) struct Load {
     /// Gone when nobody waits for the blocks any more.
     ticket: Weak<()>,
-    first: Key,
+    /// Blocks of the prompt that memory had, in use as long.
+    held: Vec<BlockId>,
     /// `None` when nothing more will come.
     fetch: Option<Fetch>,
     /// What came, in use until those who wait have it.
@@ -96,7 +99,8 @@ impl Worker {
         }
     }
 
-    /// Looks whether the tier has more of a sequence's tokens than memory, and begins to read that. Once per place.
+    /// Looks whether the tier has more of a sequence's tokens than memory, and begins to read that: once while it waits,
+    /// and once when it has a place.
     pub(super) fn seek(&mut self, sequence: &mut Sequence) {
         let Some(root) = sequence
             .root
@@ -118,8 +122,15 @@ impl Worker {
             cold.tier.count_lookup(0);
             return;
         };
-        if let Some(load) = cold.loads.iter().find(|load| load.first == first)
-            && let Some(ticket) = load.ticket.upgrade().filter(|_| load.fetch.is_some())
+        let reads_first = |load: &&Load| {
+            let names = load.fetch.iter().flat_map(Fetch::names);
+            names.into_iter().any(|name| name.key == first)
+        };
+        if let Some(ticket) = cold
+            .loads
+            .iter()
+            .find(reads_first)
+            .and_then(|load| load.ticket.upgrade())
         {
             // It may want more than the other one: it looks again when that has come.
             sequence.load = Some(ticket);
@@ -134,10 +145,12 @@ impl Worker {
         if cold.loads.iter().all(|load| load.fetch.is_none()) {
             cold.progress = Instant::now();
         }
+        // What comes must not push out what it continues.
+        self.kv.hold(&found.present);
         let ticket = Ticket::default();
         cold.loads.push(Load {
             ticket: Arc::downgrade(&ticket),
-            first,
+            held: found.present,
             fetch: Some(cold.tier.fetch(found.missing)),
             blocks: Vec::new(),
             used: false,
@@ -147,13 +160,16 @@ impl Worker {
 
     /// Puts what has come into the cache.
     pub(super) fn receive(&mut self) {
+        self.release_loads();
         let Some(cold) = &mut self.cold else { return };
         let now = Instant::now();
+        let mut room = (RECEIVED_BYTES / self.kv.pool().geometry().block_bytes().max(1)).max(2);
         for load in &mut cold.loads {
-            while let Some(fetch) = load.fetch.as_ref().filter(|_| load.ticket.strong_count() > 0) {
+            while let Some(fetch) = load.fetch.as_ref().filter(|_| room > 0) {
                 let over = fetch.is_over();
                 if let Some(block) = fetch.take() {
                     cold.progress = now;
+                    room -= 1;
                     if let Some(block) = self.kv.bring_in(&block.name, &block) {
                         load.blocks.push(block);
                         continue;
@@ -170,6 +186,10 @@ impl Worker {
             cold.tier.note_stall();
             cold.loads.iter_mut().for_each(|load| load.fetch = None);
         }
+    }
+
+    /// Lets go of what nobody waits for any more.
+    pub(super) fn release_loads(&mut self) {
         self.let_go(&|load| load.ticket.strong_count() == 0);
     }
 
@@ -194,9 +214,10 @@ impl Worker {
 
     /// Gives up reading for the sake of those who run. Answers whether that made blocks free.
     pub(super) fn stop_reading(&mut self) -> bool {
-        let cached = self.kv.pool().cached();
+        let available = |pool: &Pool| pool.free() + pool.cached();
+        let before = available(self.kv.pool());
         self.let_go(&|_| true);
-        self.kv.pool().cached() > cached
+        available(self.kv.pool()) > before
     }
 
     fn let_go(&mut self, given_up: &dyn Fn(&Load) -> bool) {
@@ -205,6 +226,7 @@ impl Worker {
             let gone = given_up(load);
             if gone {
                 self.kv.let_go(&load.blocks);
+                self.kv.let_go(&load.held);
                 let n = load.blocks.len();
                 let useful = if load.used { n } else { 0 };
                 cold.tier.count_fetched(useful, n - useful);
@@ -221,22 +243,31 @@ impl Worker {
     }
 
     /// Goes over to the secret of a storage that turned up late.
-    pub(super) fn rename(&mut self) {
+    pub(super) fn rename(&mut self, queue: &mut VecDeque<Sequence>) {
         let Some(secret) = self.cold.as_ref().and_then(|cold| cold.tier.new_secret()) else {
             return;
         };
+        self.let_go(&|_| true);
         self.kv.rename(&secret);
-        // What these compute has names of the old secret, which nobody will look for.
+        self.blocked = None;
+        // What was named with the old secret nobody will look for.
         let sequences = self.running.iter_mut().chain(&mut self.preempted);
         sequences.for_each(|sequence| sequence.root = None);
+        for sequence in queue {
+            (sequence.root, sequence.load, sequence.sought) = (None, None, false);
+        }
     }
 
     /// Hands what memory has cached to the tier, and closes it.
     pub(crate) fn close_tier(&mut self, patience: Duration) {
-        let Some(cold) = &mut self.cold else { return };
-        cold.loads.clear();
-        let tier = Arc::clone(&cold.tier);
-        self.kv.spill_all(Instant::now() + patience);
-        tier.close();
+        self.let_go(&|_| true);
+        let Some(tier) = self.cold.as_ref().map(|cold| Arc::clone(&cold.tier)) else {
+            return;
+        };
+        let deadline = Instant::now() + patience;
+        if tier.persists() {
+            self.kv.spill_all(deadline);
+        }
+        tier.close(deadline);
     }
 }

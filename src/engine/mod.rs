@@ -611,8 +611,9 @@ impl Shared {
     /// Ends everything and wakes all readers.
     fn close(&self, ending: &dyn Fn() -> Ending) {
         let mut worker = self.worker();
+        // What was to be forgotten must not be written when the tier is closed.
+        forget(&mut self.lock(), &mut worker);
         let mut n = worker.end_all(ending);
-        worker.close_tier(Duration::from_millis(self.options.kv_cold_patience_ms));
         drop(worker);
         let mut inbox = self.lock();
         let queue = std::mem::take(&mut inbox.queue);
@@ -628,6 +629,9 @@ impl Shared {
         }
         drop(outbox);
         drop(self.note_ended(n));
+        // Last: nobody waits for a disk to learn how a request ended.
+        self.worker()
+            .close_tier(Duration::from_millis(self.options.kv_cold_patience_ms));
     }
 
     fn log_alerts(&self, alerts: [Option<Due>; Alerts::KINDS]) {

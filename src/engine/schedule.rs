@@ -45,7 +45,7 @@ impl Worker {
     /// Takes waiting sequences in while there is a place and memory for them.
     pub(crate) fn admit(&mut self, queue: &mut VecDeque<Sequence>) {
         if self.cold.is_some() {
-            self.rename();
+            self.rename(queue);
             self.read_early(queue);
         }
         loop {
@@ -219,9 +219,10 @@ impl Worker {
             return false;
         }
         // What it waited for has come; there may be more now.
-        self.running[index].load = None;
         let mut sequence = self.running.remove(index);
+        let came = sequence.load.take();
         self.seek(&mut sequence);
+        sequence.load = sequence.load.or(came);
         let waits = self.waits_for_tier(&sequence);
         self.running.insert(index, sequence);
         waits

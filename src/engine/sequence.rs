@@ -298,6 +298,7 @@ impl Sequence {
         self.slot = Some(slot);
         self.goal = self.tokens.len();
         self.untouched = true;
+        self.sought = false;
     }
 
     /// Begins after a prefix that is in the cache.

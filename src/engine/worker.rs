@@ -264,6 +264,7 @@ impl Worker {
 
     /// Gives back cache memory that no sequence uses.
     pub(crate) fn trim(&mut self, bytes: u64) -> u64 {
+        self.release_loads();
         let mut freed = self.kv.trim(bytes);
         if let Some(draft) = self.speculation.as_mut().and_then(|s| s.draft.as_mut()) {
             freed += draft.kv.trim(bytes.saturating_sub(freed));
@@ -337,6 +338,7 @@ impl Worker {
             self.running.iter_mut().for_each(Sequence::stop_trying);
             self.fail_step(&error);
         }
+        self.release_loads();
         self.outbox.flush();
         self.publish_cache();
         reaped + std::mem::take(&mut self.ended)

@@ -161,7 +161,7 @@ impl From<&StoreStats> for infer_kv_stats {
 /// Creates a cache. Memory for tokens is taken when it is first used. Free it with infer_kv_cache_free().
 ///
 /// Errors: INFER_ERR_INVALID_ARGUMENT when the options give no shape or one too large, INFER_ERR_NO_MEMORY,
-/// INFER_ERR_IO when the directory of the cold tier cannot be used.
+/// INFER_ERR_INVALID_ARGUMENT also when the directory of the cold tier is none, or others can write to it.
 /// Threads: any, while nobody changes options.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn infer_kv_cache_create(

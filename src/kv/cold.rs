@@ -16,6 +16,8 @@ use super::tier::Tier;
 pub struct ColdPrefix {
     /// Full blocks that only the tier has, in order. All before them are in memory or among these.
     pub missing: Vec<BlockName>,
+    /// Those that memory has.
+    pub present: Vec<BlockId>,
     /// Keys of all full blocks, the first one first.
     pub keys: Vec<Key>,
 }
@@ -50,11 +52,10 @@ impl KvCache {
             let Some(name) = index.name(root, parent, tokens) else {
                 break;
             };
-            if !index.contains(&name) {
-                if !tier.contains(&name) {
-                    break;
-                }
-                found.missing.push(name);
+            match index.block(&name) {
+                Some(block) => found.present.push(block),
+                None if tier.contains(&name) => found.missing.push(name),
+                None => break,
             }
             found.keys.push(name.key);
             parent = name.key;
@@ -66,6 +67,11 @@ impl KvCache {
     pub fn bring_in(&mut self, name: &BlockName, data: &[u8]) -> Option<BlockId> {
         let (_, block) = self.groups[0].import_block(name.root, name.parent, &name.tokens, data)?;
         Some(block)
+    }
+
+    /// Keeps cached blocks in use until [`KvCache::let_go`].
+    pub fn hold(&mut self, blocks: &[BlockId]) {
+        blocks.iter().for_each(|block| self.groups[0].retain(*block));
     }
 
     /// Ends the use of blocks that were brought in one after the other; they stay cached.

@@ -644,7 +644,7 @@ pub const TABLE: &[OptionSpec] = &[
         "cold_queue_bytes",
         integer(0, u64::MAX),
         "67108864",
-        "Most bytes of memory for blocks that wait to be written, two blocks at least. Blocks that find no room are dropped.",
+        "Most bytes of memory for blocks that wait to be written, two blocks at least, and a quarter of that again for blocks on their way back. Blocks that find no room are dropped.",
     ),
     row(
         Object::KvCache,

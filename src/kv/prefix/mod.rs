@@ -201,9 +201,10 @@ impl PrefixIndex {
         Some((key, node.block))
     }
 
-    /// Whether it has the block of this name.
-    pub fn contains(&self, name: &BlockName) -> bool {
-        self.find(&name.key, &name.parent, &name.tokens).is_some()
+    /// The block of this name.
+    pub fn block(&self, name: &BlockName) -> Option<BlockId> {
+        let (_, node) = self.find(&name.key, &name.parent, &name.tokens)?;
+        Some(node.block)
     }
 
     /// The entry of a key, if it is what the key claims.

@@ -43,6 +43,12 @@ struct Failing {
     retry_at: Option<Instant>,
 }
 
+impl Failing {
+    fn is_paused(&self) -> bool {
+        self.retry_at.is_some_and(|at| Instant::now() < at)
+    }
+}
+
 /// What a failure leads to.
 pub(super) struct Failure {
     /// It worked before.
@@ -63,7 +69,7 @@ impl Health {
 
     /// Whether it may be tried now.
     pub(super) fn may_try(&self) -> bool {
-        self.lock().retry_at.is_none_or(|at| Instant::now() >= at)
+        !self.lock().is_paused()
     }
 
     pub(super) fn failed(&self) -> Failure {
@@ -72,6 +78,14 @@ impl Health {
             .0
             .saturating_mul(1 << failing.failures.min(16))
             .min(PAUSES.1);
+        if failing.is_paused() {
+            // Others were under way when it failed: that is one failure.
+            return Failure {
+                first: false,
+                hopeless: false,
+                pause,
+            };
+        }
         failing.failures = failing.failures.saturating_add(1);
         failing.retry_at = Instant::now().checked_add(pause);
         Failure {
@@ -84,6 +98,10 @@ impl Health {
     /// Answers whether it had failed.
     pub(super) fn succeeded(&self) -> bool {
         let mut failing = self.lock();
+        if failing.is_paused() {
+            // It was under way before the failure.
+            return false;
+        }
         let had_failed = failing.failures > 0;
         *failing = Failing::default();
         had_failed
@@ -98,13 +116,21 @@ mod tests {
     fn pauses_grow_and_end() {
         let health = Health::default();
         assert!(health.is_well() && health.may_try() && !health.succeeded());
-        let pauses: Vec<Failure> = (0..12).map(|_| health.failed()).collect();
+        // As if each pause were over at once.
+        let fail = || {
+            health.lock().retry_at = None;
+            health.failed()
+        };
+        let pauses: Vec<Failure> = (0..12).map(|_| fail()).collect();
         assert!(pauses[0].first && !pauses[1].first);
         assert!(!pauses[1].hopeless && pauses[2].hopeless);
         assert_eq!(pauses[0].pause, PAUSES.0);
         assert_eq!(pauses[1].pause, 2 * PAUSES.0);
         assert_eq!(pauses[11].pause, PAUSES.1);
         assert!(!health.is_well() && !health.may_try());
+        let late = health.failed();
+        assert!(!late.first && !late.hopeless && !health.succeeded());
+        health.lock().retry_at = None;
         assert!(health.succeeded() && health.is_well() && health.may_try());
     }
 }

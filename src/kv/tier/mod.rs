@@ -84,6 +84,7 @@ struct Shared {
     backend: RwLock<Option<Arc<dyn Backend>>>,
     /// What the keys in use are made with, and the storage's own where that is another.
     secrets: Mutex<(Secret, Option<Secret>)>,
+    opening: Health,
     reading: Health,
     writing: Health,
     writes: Writes,
@@ -91,6 +92,8 @@ struct Shared {
     buffers: Buffers,
     counters: TierCounters,
     persist: bool,
+    /// Names are made with another secret than the storage's: nothing is looked for there, nor handed over.
+    misnamed: AtomicBool,
     shutdown: AtomicBool,
     log: Option<LogCallback>,
 }
@@ -113,6 +116,7 @@ impl Tier {
             open: options.open,
             backend: RwLock::new(None),
             secrets: Mutex::new((Secret::random(), None)),
+            opening: Health::default(),
             reading: Health::default(),
             writing: Health::default(),
             writes: Writes::new(blocks),
@@ -121,6 +125,7 @@ impl Tier {
             buffers: Buffers::new(options.block_bytes, blocks),
             counters: TierCounters::default(),
             persist: options.persist,
+            misnamed: AtomicBool::new(false),
             shutdown: AtomicBool::new(false),
             log: options.log,
         });
@@ -136,7 +141,7 @@ impl Tier {
                     "cannot open the cold tier: {e}"
                 )));
             }
-            Err(e) => shared.failed(&shared.writing, "opening", &e),
+            Err(e) => shared.failed(&shared.opening, "opening", &e),
             Ok(secret) => shared.lock_secrets().0 = secret,
         }
         let tier = Self {
@@ -162,11 +167,12 @@ impl Tier {
     }
 
     /// Storage that could not be opened at first has turned up with a secret of its own: this one. Whoever asks has to
-    /// make its keys with it from now on.
+    /// make its keys with it from now on; until somebody does, the storage is not used.
     pub fn new_secret(&self) -> Option<Secret> {
         let mut secrets = self.shared.lock_secrets();
         let new = secrets.1.take()?;
         secrets.0 = new.clone();
+        self.shared.misnamed.store(false, Relaxed);
         Some(new)
     }
 
@@ -199,7 +205,8 @@ impl Tier {
             Place::Queue(_) => true,
             Place::Nowhere => false,
             Place::Storage => {
-                let backend = self.shared.backend().filter(|_| self.shared.reading.may_try());
+                let usable = self.shared.reading.may_try() && !self.shared.misnamed.load(Relaxed);
+                let backend = self.shared.backend().filter(|_| usable);
                 backend.is_some_and(|backend| backend.contains(&name.key))
             }
         }
@@ -247,6 +254,11 @@ impl Tier {
     /// Waits until all that was handed over is written, or for a while; answers whether it is.
     pub fn flush(&self, timeout: Duration) -> bool {
         self.shared.writes.wait_until_empty(timeout)
+    }
+
+    /// Whether blocks stay when it is closed.
+    pub fn persists(&self) -> bool {
+        self.shared.persist
     }
 
     /// Its state.
@@ -298,15 +310,16 @@ impl Tier {
         self.shared.failed(&self.shared.reading, "reading", &error);
     }
 
-    /// Writes what was handed over, as far as it can be done in the time there is, and lets go of the storage. Nothing
+    /// Writes what was handed over, as far as it can be done until a moment and if it is to stay, and lets go of the storage. Nothing
     /// can be had from a closed tier, and nothing is taken by it.
-    pub fn close(&self) {
+    pub fn close(&self, deadline: Instant) {
         let threads = std::mem::take(&mut *self.lock_threads());
         if threads.is_empty() {
             return;
         }
-        let deadline = Instant::now() + self.patience;
-        self.flush(self.patience);
+        if self.persists() {
+            self.flush(deadline.saturating_duration_since(Instant::now()));
+        }
         self.shared.shutdown.store(true, Relaxed);
         self.shared.writes.wake();
         self.shared.reads.wake();
@@ -325,7 +338,7 @@ impl Tier {
 
 impl Drop for Tier {
     fn drop(&mut self) {
-        self.close();
+        self.close(Instant::now() + self.patience);
     }
 }
 
@@ -362,6 +375,7 @@ impl Shared {
         let mut secrets = self.lock_secrets();
         if secrets.0 != secret {
             secrets.1 = Some(secret);
+            self.misnamed.store(true, Relaxed);
         }
         Ok(())
     }
@@ -393,7 +407,10 @@ impl Shared {
     fn state(&self) -> State {
         if self.backend().is_none() {
             State::Off
-        } else if self.reading.is_well() && self.writing.is_well() {
+        } else if [&self.opening, &self.reading, &self.writing]
+            .iter()
+            .all(|health| health.is_well())
+        {
             State::Ok
         } else {
             State::Degraded

@@ -110,6 +110,11 @@ impl Writes {
         queue
             .by_key
             .retain(|_, waiting| root.is_some_and(|root| waiting.name.root != root));
+        let Queue { jobs, by_key, .. } = &mut *queue;
+        jobs.retain(|job| match job {
+            Job::Write(waiting) => by_key.contains_key(&waiting.name.key),
+            Job::Forget(_) => true,
+        });
         queue.forgetting.push(root);
         queue.jobs.push_back(Job::Forget(root));
         drop(queue);
@@ -139,7 +144,8 @@ impl Queue {
 
 impl Shared {
     pub(super) fn wants(&self, name: &BlockName) -> bool {
-        if self.writes.contains(&name.key) || !self.writing.may_try() {
+        let misnamed = self.misnamed.load(Relaxed);
+        if misnamed || self.writes.contains(&name.key) || !self.writing.may_try() {
             return false;
         }
         self.backend().is_some_and(|backend| backend.admits(name))
@@ -194,8 +200,9 @@ impl Shared {
             }
         }
         if !self.persist {
-            self.forget_stored(None);
+            self.writes.lock().forgetting.push(None);
         }
+        self.forget_again();
         self.sync();
     }
 
@@ -219,8 +226,6 @@ impl Shared {
                 Job::Forget(root) => {
                     self.write(std::mem::take(&mut batch));
                     self.forget_stored(root);
-                    // In the order they came.
-                    self.writes.lock().forgetting.remove(0);
                 }
             }
         }
@@ -272,17 +277,31 @@ impl Shared {
         }
     }
 
+    /// Has storage forget a root; until it has, its blocks are not looked for there.
     fn forget_stored(&self, root: Option<Key>) {
-        if let Some(backend) = self.backend()
-            && let Err(e) = backend.remove(root)
-        {
-            self.failed(&self.writing, "forgetting", &e);
+        match self.backend().map(|backend| backend.remove(root)) {
+            Some(Ok(())) => {
+                let mut queue = self.writes.lock();
+                if let Some(at) = queue.forgetting.iter().position(|r| *r == root) {
+                    queue.forgetting.remove(at);
+                }
+            }
+            Some(Err(e)) => self.failed(&self.writing, "forgetting", &e),
+            None => {}
+        }
+    }
+
+    /// Tries again what storage did not forget when it was to.
+    fn forget_again(&self) {
+        let roots = self.writes.lock().forgetting.clone();
+        for root in roots {
+            self.forget_stored(root);
         }
     }
 
     /// Opens storage that was given up, and has open storage do what is due.
     fn maintain(&self) {
-        if !self.writing.may_try() {
+        if !self.opening.may_try() {
             return;
         }
         let due = match self.backend() {
@@ -291,13 +310,16 @@ impl Shared {
                 self.report(&*backend);
                 result
             }
-            None => self.reopen().map(|()| {
-                self.succeeded(&self.reading, "it was opened");
-                self.succeeded(&self.writing, "it was opened");
-            }),
+            None => self.reopen(),
         };
-        if let Err(e) = due {
-            self.failed(&self.writing, "looking after it", &e);
+        match due {
+            Ok(()) => {
+                self.succeeded(&self.opening, "it is open");
+                if self.writing.may_try() {
+                    self.forget_again();
+                }
+            }
+            Err(e) => self.failed(&self.opening, "looking after it", &e),
         }
     }
 

@@ -66,6 +66,8 @@ pub(super) struct State {
     pub forgotten: Vec<(Option<RootTag>, u64)>,
     /// Whether places are unclean that were to be cleared.
     pub uncleared: bool,
+    /// The record that could not be read last.
+    suspect: Option<Key>,
     pub counts: BackendCounts,
     pub notices: Notices,
 }
@@ -76,6 +78,26 @@ impl State {
         if let Some(slab) = self.slabs.get_mut(&record.place.slab) {
             slab.used = slab.used.saturating_sub(1);
             slab.unclean.insert(record.place.slot);
+        }
+    }
+
+    /// Notes that a record could not be read. The second time in a row that it is the same one, its place is bad, not the
+    /// whole disk: it is given up.
+    fn suspect(&mut self, record: &Record) {
+        if self.suspect.replace(record.key) != Some(record.key) {
+            return;
+        }
+        let same = |now: &Record| now.place == record.place && now.generation == record.generation;
+        if self.index.get(&record.key).is_some_and(same)
+            && let Some(record) = self.index.remove(&record.key)
+        {
+            self.vacate(&record);
+            let file = slab::file_name(record.place.slab);
+            let text = format!(
+                "{file}: record {} cannot be read and is given up",
+                record.place.slot
+            );
+            self.notices.add(text);
         }
     }
 
@@ -128,6 +150,7 @@ impl SlabStore {
                 next_number: 0,
                 forgotten: Vec::new(),
                 uncleared: false,
+                suspect: None,
                 counts: BackendCounts::default(),
                 notices,
             }),
@@ -272,7 +295,10 @@ impl Backend for SlabStore {
         }
         let read = file.read_all_at(out, layout.record_at(record.place.slot));
         match read {
-            Err(e) if e.kind() != ErrorKind::UnexpectedEof => return Err(e),
+            Err(e) if e.kind() != ErrorKind::UnexpectedEof => {
+                self.state().suspect(&record);
+                return Err(e);
+            }
             _ => {}
         }
         let agrees = read.is_ok() && slab::checksum(name, record.generation, out) == record.checksum();

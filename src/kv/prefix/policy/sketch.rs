@@ -1,5 +1,8 @@
 //! How often names were seen, in little memory.
 
+/// Most counters: enough for a million blocks.
+const MOST: usize = 1 << 24;
+
 /// Counts how often names were seen, approximately: four small counters per name, the least of which counts. All are
 /// halved from time to time.
 #[derive(Debug, Default)]
@@ -16,11 +19,14 @@ impl Sketch {
 
     /// Counts a use of a name; the cache holds about so many blocks.
     pub(crate) fn add(&mut self, name: u64, blocks: usize) {
-        let wanted = (blocks * 16).next_power_of_two().max(1024);
+        let wanted = blocks.saturating_mul(16).clamp(1024, MOST).next_power_of_two();
         if wanted > self.counters.len() {
+            let Ok(counters) = crate::memory::filled(0, wanted, "counters of the uses of blocks") else {
+                return;
+            };
             // Masks of the old size are the low bits of the new one: every half starts with the old counts.
             let old = std::mem::take(&mut self.counters);
-            self.counters = vec![0; wanted];
+            self.counters = counters;
             if !old.is_empty() {
                 for part in self.counters.chunks_exact_mut(old.len()) {
                     part.copy_from_slice(&old);

@@ -37,9 +37,15 @@ struct DirectoryLock {
         expect(dead_code, reason = "it cannot be compared without inode numbers")
     )]
     path: PathBuf,
-    /// Closing it releases the lock, which the system does for a process that ends.
-    #[cfg_attr(not(unix), expect(dead_code, reason = "held for its lock only"))]
+    /// The system releases the lock of a process that ends.
     file: File,
+}
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a forked child has the same open file.
+        let _ = self.file.unlock();
+    }
 }
 
 fn context(action: &str, path: &Path) -> impl FnOnce(Error) -> Error {
