@@ -645,7 +645,7 @@ func TestMetadataAndInfo(t *testing.T) {
 }
 
 func TestEveryOptionTakesItsDefault(t *testing.T) {
-	byObject := map[string]infer.Options{"model": {}, "engine": {}, "request": {}, "threads": {}}
+	byObject := map[string]infer.Options{"model": {}, "engine": {}, "request": {}, "threads": {}, "kv_cache": {}}
 	for _, o := range infer.DescribeOptions() {
 		if o.Doc == "" || o.Range == "" || byObject[o.Object] == nil {
 			t.Errorf("incomplete option %+v", o)
@@ -673,6 +673,16 @@ func TestEveryOptionTakesItsDefault(t *testing.T) {
 		t.Fatal(err)
 	}
 	threads.Close()
+
+	// The shape has no default.
+	for _, name := range []string{"n_layers", "n_kv_heads", "head_dim"} {
+		byObject["kv_cache"][name] = 8
+	}
+	cache, err := infer.NewKVCache(byObject["kv_cache"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache.Close()
 }
 
 func TestOptionValuesOfEveryType(t *testing.T) {
