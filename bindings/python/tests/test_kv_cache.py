@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from typing import Iterator
 
 import pytest
@@ -65,7 +66,7 @@ def test_what_is_stored_comes_back(cache: KvCache) -> None:
 
 
 def test_bytes_go_in_and_out_as_they_are(cache: KvCache) -> None:
-    kind = next(k for k in ("f16", "bf16", "q8", "f32") if cache.open().token_bytes(k))  # type: ignore[arg-type]
+    kind = next(k for k in ("f16", "bf16", "q8", "f32") if cache.open().token_bytes(k))
     sequence = cache.open()
     fill(sequence, 1, 40)
     if kind != "f32":
@@ -91,7 +92,7 @@ def test_bytes_go_in_and_out_as_they_are(cache: KvCache) -> None:
 def test_what_does_not_fit_is_refused(cache: KvCache) -> None:
     sequence = cache.open()
     one = rows(0, 0, 0, 1)
-    for bad in (
+    calls: tuple[Callable[[], object], ...] = (
         lambda: sequence.store(0, 0, one[:-1], one),
         lambda: sequence.store(0, -1, one, one),
         lambda: sequence.store(0, 1, one, one),
@@ -99,7 +100,8 @@ def test_what_does_not_fit_is_refused(cache: KvCache) -> None:
         lambda: sequence.advance(1),
         lambda: sequence.seal([1]),
         lambda: sequence.fetch(0, 0, array("f", one), array("f", one)),
-    ):
+    )
+    for bad in calls:
         with pytest.raises(libinfer.InvalidArgumentError):
             bad()
     with pytest.raises(libinfer.InvalidArgumentError, match="n_layers"):
