@@ -119,7 +119,8 @@ impl Worker {
         let keys: Vec<Key> = found.keys.into_iter().rev().collect();
         cold.tier.touch(&keys);
         let (Some(first), n) = (found.missing.first().map(|name| name.key), found.missing.len()) else {
-            cold.tier.count_lookup(0);
+            cold.tier
+                .count_found(0, !std::mem::replace(&mut sequence.counted, true));
             return;
         };
         let reads_first = |load: &&Load| {
@@ -137,7 +138,8 @@ impl Worker {
             sequence.sought = false;
             return;
         }
-        cold.tier.count_lookup(n * BLOCK_TOKENS);
+        let first_look = !std::mem::replace(&mut sequence.counted, true);
+        cold.tier.count_found(n * BLOCK_TOKENS, first_look);
         if !cold.pays(n, self.kv.pool().geometry().block_bytes()) {
             cold.tier.count_recomputed(n * BLOCK_TOKENS);
             return;

@@ -43,8 +43,10 @@ pub(crate) struct Sequence {
     pub(crate) cache_salt: String,
     /// What it waits for from the second tier.
     pub(crate) load: Option<Ticket>,
-    /// It has looked there.
+    /// It has looked there, since it got its place or while it waits for one.
     pub(crate) sought: bool,
+    /// It was counted among those that looked there.
+    pub(crate) counted: bool,
     /// Tokens of the prompt that were not computed.
     pub(crate) cached: usize,
     pub(crate) params: SamplingParams,
@@ -161,6 +163,7 @@ impl Sequence {
             cache_salt: options.cache_salt.clone(),
             load: None,
             sought: false,
+            counted: false,
             cached: 0,
             params: SamplingParams {
                 temperature: options.temperature,

@@ -294,7 +294,12 @@ impl Tier {
 
     /// Counts a prompt that was looked up here, and the tokens that are here.
     pub fn count_lookup(&self, tokens: usize) {
-        TierCounters::add(&self.shared.counters.lookups, 1);
+        self.count_found(tokens, true);
+    }
+
+    /// The same for a prompt that may have been looked up before.
+    pub fn count_found(&self, tokens: usize, first_look: bool) {
+        TierCounters::add(&self.shared.counters.lookups, u64::from(first_look));
         TierCounters::add(&self.shared.counters.hit_tokens, tokens as u64);
     }
 }
