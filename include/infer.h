@@ -2271,7 +2271,7 @@ infer_status infer_kernels_quantize(const infer_kernels *kernels,
  * Creates a cache. Memory for tokens is taken when it is first used. Free it with infer_kv_cache_free().
  *
  * Errors: INFER_ERR_INVALID_ARGUMENT when the options give no shape or one too large, INFER_ERR_NO_MEMORY,
- * INFER_ERR_IO when the directory of the cold tier cannot be used.
+ * INFER_ERR_INVALID_ARGUMENT also when the directory of the cold tier is none, or others can write to it.
  * Threads: any, while nobody changes options.
  */
 infer_status infer_kv_cache_create(const infer_kv_cache_options *options,
