@@ -115,8 +115,13 @@ impl Writes {
             Job::Write(waiting) => by_key.contains_key(&waiting.name.key),
             Job::Forget(_) => true,
         });
-        queue.forgetting.push(root);
-        queue.jobs.push_back(Job::Forget(root));
+        // A host may clear again and again while a disk hangs.
+        if !queue.is_to_forget(root) {
+            queue.jobs.push_back(Job::Forget(root));
+        }
+        if !queue.forgetting.contains(&root) {
+            queue.forgetting.push(root);
+        }
         drop(queue);
         self.filled.notify_all();
     }
@@ -135,6 +140,12 @@ impl Queue {
     fn forgets(&self, root: &Key) -> bool {
         let mut roots = self.forgetting.iter();
         roots.any(|forgotten| forgotten.as_ref().is_none_or(|forgotten| forgotten == root))
+    }
+
+    /// Whether storage is still to be told of a root.
+    fn is_to_forget(&self, root: Option<Key>) -> bool {
+        let mut jobs = self.jobs.iter();
+        jobs.any(|job| matches!(job, Job::Forget(other) if *other == root))
     }
 
     fn is_full(&self, most: usize) -> bool {
@@ -282,8 +293,8 @@ impl Shared {
         match self.backend().map(|backend| backend.remove(root)) {
             Some(Ok(())) => {
                 let mut queue = self.writes.lock();
-                if let Some(at) = queue.forgetting.iter().position(|r| *r == root) {
-                    queue.forgetting.remove(at);
+                if !queue.is_to_forget(root) {
+                    queue.forgetting.retain(|other| *other != root);
                 }
             }
             Some(Err(e)) => self.failed(&self.writing, "forgetting", &e),
