@@ -23,6 +23,8 @@ pub(crate) trait Simd: Copy + 'static {
     const TILE_ROWS: usize = if Self::REGISTERS >= 32 { 2 } else { 1 };
     /// What of the 128 that was added to each weight [`Simd::dot_wide`] leaves to be subtracted: 128 or 0.
     const WIDE_BIAS: i16;
+    /// Whether [`Simd::fma`] rounds once.
+    const FUSED: bool;
     /// A vector of `f32`.
     type F: Copy;
     /// A vector of as many lanes of 32 bits: an integer, two of 16 bits, or four bytes.
@@ -80,6 +82,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn to_upper(a: Self::I) -> Self::I;
     /// Integers to `f32`.
     unsafe fn to_float(a: Self::I) -> Self::F;
+    /// Bits as `f32`.
+    unsafe fn from_bits(a: Self::I) -> Self::F;
     /// Products of signed 16-bit integers, added in pairs.
     unsafe fn pairs(a: Self::I, b: Self::I) -> Self::I;
     /// acc + [`Simd::pairs`].

@@ -27,6 +27,7 @@ pub(super) struct Neon<P>(PhantomData<P>);
 
 // The safety of every block below is that of the trait: the CPU has NEON and what `P` needs, and pointers are valid.
 impl<P: Products> Simd for Neon<P> {
+    const FUSED: bool = true;
     const LANES: usize = 4;
     const REGISTERS: usize = 32;
     const WIDE_BIAS: i16 = P::WIDE_BIAS;
@@ -249,6 +250,11 @@ impl<P: Products> Simd for Neon<P> {
     unsafe fn to_float(a: int32x4_t) -> float32x4_t {
         // SAFETY: see above.
         unsafe { vcvtq_f32_s32(a) }
+    }
+    #[inline(always)]
+    unsafe fn from_bits(a: int32x4_t) -> float32x4_t {
+        // SAFETY: see above.
+        unsafe { vreinterpretq_f32_s32(a) }
     }
     #[inline(always)]
     unsafe fn pairs(a: int32x4_t, b: int32x4_t) -> int32x4_t {

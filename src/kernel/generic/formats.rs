@@ -58,6 +58,10 @@ pub(crate) trait Format {
     const COARSE: bool = Self::SUBS > 1;
     /// Whether the values are whole bytes, signed with 128 added.
     const WIDE: bool = false;
+    /// Whether weights come from far, so that they are prefetched.
+    const STREAMED: bool = true;
+    /// Whether scales are half-precision numbers.
+    const HALF_SCALE: bool = false;
     /// What the values are indices into; then they are wide.
     const CODEBOOK: Option<[u8; 16]> = None;
     /// Reads the scales of the rows from `lane` on; `p` is the beginning of the block's scale bytes.
@@ -171,6 +175,7 @@ macro_rules! one_scale {
             const HIGH: u32 = $high;
             const SUBS: usize = 1;
             const SCALE_BYTES: usize = $bytes;
+            const HALF_SCALE: bool = true;
             $($constants)*
             #[inline(always)]
             unsafe fn scales<S: Simd>(p: *const u8, lane: usize, out: Kept) {
@@ -355,4 +360,21 @@ impl Format for Iq4Xs {
             }
         }
     }
+}
+
+/// A format whose values were unpacked to bytes: planes of eight bits, without scales between them.
+pub(crate) struct Unpacked<F>(std::marker::PhantomData<F>);
+impl<F: Format> Format for Unpacked<F> {
+    const LOW: u32 = 8;
+    const SUBS: usize = F::SUBS;
+    const SCALE_BYTES: usize = 0;
+    const HALVES: bool = F::HALVES;
+    const MIN: bool = F::MIN;
+    const ZERO_POINT: i16 = F::ZERO_POINT;
+    const COARSE: bool = F::COARSE;
+    const WIDE: bool = F::WIDE;
+    const STREAMED: bool = false;
+    const HALF_SCALE: bool = F::HALF_SCALE;
+    #[inline(always)]
+    unsafe fn scales<S: Simd>(_: *const u8, _: usize, _: Kept) {}
 }

@@ -15,6 +15,7 @@
 )]
 
 use super::formats::{Format, Kept, block_bytes, sub_bytes, vector};
+use super::unpacked;
 use crate::kernel::Precision;
 use crate::kernel::simd::Simd;
 use crate::quant::TensorType;
@@ -27,8 +28,13 @@ pub(crate) const PREFETCH: usize = 4096;
 /// second cache.
 const COLUMN_BYTES: usize = 384 << 10;
 
-/// Bytes of a worker's scratch memory for expanded scales.
-pub(crate) const SCALES: usize = 128 << 10;
+/// Bytes of a worker's scratch memory that [`panels`] uses beside columns of a subset.
+pub(crate) const SCRATCH: usize = unpacked::SCRATCH;
+
+/// Added to the integer sums of formats whose scales are half-precision numbers: then the sum's bits are those of the `f32`
+/// that is larger by so much, and the product of this number and a scale is exact. So one fused operation with its
+/// product subtracted gives the rounded product of scale and sum, which needs no conversion.
+const OFFSET: f32 = 12_582_912.0;
 
 /// Bytes of 32 activations of a column: the values, their scale, and the sums of both halves as 16-bit integers. Where a
 /// scale belongs to 256 values it stands with the last 32 of them, and every other 32, from the first on, have the sums of
@@ -120,24 +126,24 @@ pub(crate) fn x_panel_bytes(width: usize, columns: usize) -> usize {
 }
 
 /// Where the activations of a block of columns come from.
-struct Columns {
-    x: *const u8,
+pub(super) struct Columns {
+    pub x: *const u8,
     /// Columns per panel, and bytes from one panel to the next.
-    width: usize,
-    stride: usize,
+    pub width: usize,
+    pub stride: usize,
     /// First column of the output, and how many.
-    first: usize,
-    count: usize,
+    pub first: usize,
+    pub count: usize,
 }
 
 /// Computes panels `from..to` of a job.
 ///
 /// # Safety
 /// The view's pointers are valid, the CPU has the features of `S`, no one else writes these rows or uses `scratch`,
-/// which is [`SCALES`] bytes and, for a subset of the activations, room for a column of them.
+/// which is [`SCRATCH`] bytes and, for a subset of the activations, room for a column of them.
 #[inline(always)]
 pub(crate) unsafe fn panels<S: Simd, F: Format>(job: &JobView, from: usize, to: usize, scratch: &mut [u8]) {
-    let (scales, gathered) = scratch.split_at_mut(SCALES);
+    let (own, gathered) = scratch.split_at_mut(SCRATCH);
     let column_bytes = x_panel_bytes(job.n_in, 1);
     let (mut width, mut room) = (job.x_width, COLUMN_BYTES);
     if !job.subset.is_null() {
@@ -148,7 +154,7 @@ pub(crate) unsafe fn panels<S: Simd, F: Format>(job: &JobView, from: usize, to: 
         }
     }
     let stride = column_bytes * width;
-    let together = (room / stride).max(1) * width;
+    let together = (room / stride).clamp(1, unpacked::MAX_COLUMNS / width) * width;
     let mut first = 0;
     while first < job.columns {
         let count = together.min(job.columns - first);
@@ -167,7 +173,7 @@ pub(crate) unsafe fn panels<S: Simd, F: Format>(job: &JobView, from: usize, to: 
                 first,
                 count,
             };
-            block::<S, F>(job, from, to, &columns, scales.as_mut_ptr().cast());
+            block::<S, F>(job, from, to, &columns, own.as_mut_ptr());
         }
         first += count;
     }
@@ -205,88 +211,143 @@ unsafe fn block<S: Simd, F: Format>(
     from: usize,
     to: usize,
     columns: &Columns,
-    scales: *mut f32,
+    scratch: *mut u8,
 ) {
     // SAFETY: passes the caller's promise on.
     unsafe {
         match columns.width {
-            1 => tiles::<S, F, 1, 1>(job, from, to, columns, scales),
-            6 if S::MAX_COLUMNS >= 6 => tiles::<S, F, 2, 6>(job, from, to, columns, scales),
-            8 if S::MAX_COLUMNS >= 8 => tiles::<S, F, 1, 8>(job, from, to, columns, scales),
-            _ if S::TILE_ROWS == 2 => tiles::<S, F, 2, 4>(job, from, to, columns, scales),
-            _ => tiles::<S, F, 1, 4>(job, from, to, columns, scales),
+            1 => of_width::<S, F, 1, 1>(job, from, to, columns, scratch),
+            6 if S::MAX_COLUMNS >= 6 => of_width::<S, F, 2, 6>(job, from, to, columns, scratch),
+            8 if S::MAX_COLUMNS >= 8 => of_width::<S, F, 1, 8>(job, from, to, columns, scratch),
+            _ if S::TILE_ROWS == 2 => of_width::<S, F, 2, 4>(job, from, to, columns, scratch),
+            _ => of_width::<S, F, 1, 4>(job, from, to, columns, scratch),
         }
     }
 }
 
+/// One tile of columns meets weights as they stream through, several meet weights that are unpacked for all of them.
+#[inline(always)]
+unsafe fn of_width<S: Simd, F: Format, const R: usize, const C: usize>(
+    job: &JobView,
+    from: usize,
+    to: usize,
+    columns: &Columns,
+    scratch: *mut u8,
+) {
+    // SAFETY: passes the caller's promise on.
+    unsafe {
+        if C == 1 {
+            for i in 0..columns.count {
+                let column = Columns {
+                    x: columns.x.add(i * columns.stride),
+                    first: columns.first + i,
+                    count: 1,
+                    ..*columns
+                };
+                tiles::<S, F, R, C>(job, from, to, &column, scratch);
+            }
+        } else if columns.count <= C {
+            tiles::<S, F, R, C>(job, from, to, columns, scratch);
+        } else {
+            unpacked::tiles::<S, F, R, C>(job, from, to, columns, scratch);
+        }
+    }
+}
+
+/// All rows of the panels `from..to` with the columns of one tile: weights are unpacked in registers, as they stream through.
 #[inline(always)]
 unsafe fn tiles<S: Simd, F: Format, const R: usize, const C: usize>(
     job: &JobView,
     from: usize,
     to: usize,
     columns: &Columns,
-    scales: *mut f32,
+    scratch: *mut u8,
 ) {
-    // A panel is one vector of rows, or several where vectors are shorter.
-    let per_panel = PANEL_ROWS / S::LANES;
-    let end = to * per_panel;
-    let subs = job.n_in / 32;
-    // Scales are worth keeping when several tiles of columns need them.
-    let step = kept_per_set::<S, F, R>();
-    let keep = columns.count > C && subs * step * size_of::<f32>() <= SCALES;
-    let mut at = from * per_panel;
+    let end = to * (PANEL_ROWS / S::LANES);
+    let mut at = from * (PANEL_ROWS / S::LANES);
     while at < end {
-        let mut w = [job.data; R];
-        let mut lanes = [0; R];
-        for i in 0..R {
-            // An odd last vector is computed twice and stored once.
-            let at = (at + i).min(end - 1);
-            lanes[i] = at % per_panel * S::LANES;
-            // SAFETY: the panel exists.
-            w[i] = unsafe { job.panel(at / per_panel) };
-        }
-        let mut column = 0;
-        while column < columns.count {
-            // SAFETY: panels of activations follow each other; the panels of weights exist.
-            unsafe {
-                let x = columns.x.add(column / C * columns.stride);
-                let mut y = [[S::splat(0.0); C]; R];
-                let n_blocks = job.n_in / (32 * F::SUBS);
-                let (mut p, mut x, mut kept) = (w, x, scales);
-                for _ in 0..n_blocks {
-                    // Expanded while the first columns stream the weights through, and kept for the others if they fit.
-                    if !keep {
-                        kept = scales;
-                    }
-                    if !keep || column == 0 {
-                        keep_block::<S, F, R>(p, lanes, kept);
-                    }
-                    if F::COARSE {
-                        long_block::<S, F, R, C>(&mut y, p, lanes, kept, x);
-                    } else {
-                        set::<S, F, R, C>(&mut y, p, lanes, kept, x);
-                    }
-                    kept = kept.add(F::SUBS * step);
-                    x = x.add(F::SUBS * X_BLOCK * C);
-                    for i in 0..R {
-                        p[i] = p[i].add(block_bytes::<F>());
-                    }
-                }
-                for i in 0..R.min(end - at) {
-                    let row = (at + i) * S::LANES;
-                    for c in 0..C.min(columns.count - column) {
-                        let out = job.out.add((columns.first + column + c) * job.n_out + row);
-                        if row + S::LANES <= job.n_out {
-                            S::store(out, y[i][c]);
-                        } else if row < job.n_out {
-                            crate::kernel::simd::store_part::<S>(out, y[i][c], job.n_out - row);
-                        }
-                    }
+        // SAFETY: panels of weights and the panel of activations exist; there is room for the scales of a block.
+        unsafe {
+            let (mut p, lanes) = rows_of::<S, R>(job, at, end);
+            let (mut x, scales) = (columns.x, scratch.cast());
+            let mut y = [[S::splat(0.0); C]; R];
+            for _ in 0..job.n_in / (32 * F::SUBS) {
+                keep_block::<S, F, R>(p, lanes, scales);
+                products::<S, F, R, C>(&mut y, p, lanes, scales, x);
+                x = x.add(F::SUBS * X_BLOCK * C);
+                for i in 0..R {
+                    p[i] = p[i].add(block_bytes::<F>());
                 }
             }
-            column += C;
+            put::<S, R, C>(job, at, end, columns.first, columns.count, &y);
         }
         at += R;
+    }
+}
+
+/// The panels that hold the vectors of rows `at …`, and the first lane of each. A vector from `end` on is the last once
+/// more; it is computed twice and stored once.
+#[inline(always)]
+pub(super) unsafe fn rows_of<S: Simd, const R: usize>(
+    job: &JobView,
+    at: usize,
+    end: usize,
+) -> ([*const u8; R], [usize; R]) {
+    // A panel is one vector of rows, or several where vectors are shorter.
+    let per_panel = PANEL_ROWS / S::LANES;
+    let mut w = [job.data; R];
+    let mut lanes = [0; R];
+    for i in 0..R {
+        let at = (at + i).min(end - 1);
+        lanes[i] = at % per_panel * S::LANES;
+        // SAFETY: the panel exists.
+        w[i] = unsafe { job.panel(at / per_panel) };
+    }
+    (w, lanes)
+}
+
+/// Stores a tile: vectors of rows `at …` below `end`, `columns` columns from `first` on.
+#[inline(always)]
+pub(super) unsafe fn put<S: Simd, const R: usize, const C: usize>(
+    job: &JobView,
+    at: usize,
+    end: usize,
+    first: usize,
+    columns: usize,
+    y: &[[S::F; C]; R],
+) {
+    for i in 0..R.min(end - at) {
+        let row = (at + i) * S::LANES;
+        for c in 0..C.min(columns) {
+            // SAFETY: rows and columns of the output; no other worker has these rows.
+            unsafe {
+                let out = job.out.add((first + c) * job.n_out + row);
+                if row + S::LANES <= job.n_out {
+                    S::store(out, y[i][c]);
+                } else if row < job.n_out {
+                    crate::kernel::simd::store_part::<S>(out, y[i][c], job.n_out - row);
+                }
+            }
+        }
+    }
+}
+
+/// Adds the products of a block to a tile.
+#[inline(always)]
+pub(super) unsafe fn products<S: Simd, F: Format, const R: usize, const C: usize>(
+    y: &mut [[S::F; C]; R],
+    p: [*const u8; R],
+    lanes: [usize; R],
+    scales: *const f32,
+    x: *const u8,
+) {
+    // SAFETY: passes the caller's promise on.
+    unsafe {
+        if F::COARSE {
+            long_block::<S, F, R, C>(y, p, lanes, scales, x);
+        } else {
+            set::<S, F, R, C>(y, p, lanes, scales, x);
+        }
     }
 }
 
@@ -296,13 +357,13 @@ const fn vectors_per_sub<F: Format>() -> usize {
 }
 
 /// Floats that the scales and minima of 32 values of all rows of a tile take.
-const fn kept_per_set<S: Simd, F: Format, const R: usize>() -> usize {
+pub(super) const fn kept_per_set<S: Simd, F: Format, const R: usize>() -> usize {
     R * vectors_per_sub::<F>() * S::LANES
 }
 
 /// Expands the scales of a block: for each set of 32 values, for each vector of rows, its scales and its minima.
 #[inline(always)]
-unsafe fn keep_block<S: Simd, F: Format, const R: usize>(
+pub(super) unsafe fn keep_block<S: Simd, F: Format, const R: usize>(
     w: [*const u8; R],
     lanes: [usize; R],
     out: *mut f32,
@@ -401,7 +462,7 @@ unsafe fn set<S: Simd, F: Format, const R: usize, const C: usize>(
     unsafe {
         for i in 0..R {
             let mut line = 0;
-            while line < block_bytes::<F>() / F::SUBS {
+            while F::STREAMED && line < block_bytes::<F>() / F::SUBS {
                 S::prefetch(planes[i].wrapping_add(PREFETCH + line));
                 line += 64;
             }
@@ -434,7 +495,8 @@ unsafe fn set<S: Simd, F: Format, const R: usize, const C: usize>(
     }
 }
 
-/// What the sums of a set begin with: the zero point, or the bias of the signed product, times the activations.
+/// What the sums of a set begin with: the zero point, or the bias of the signed product, times the activations, and the
+/// offset.
 #[inline(always)]
 unsafe fn start<S: Simd, F: Format, const R: usize, const C: usize>(
     x: *const u8,
@@ -445,10 +507,16 @@ unsafe fn start<S: Simd, F: Format, const R: usize, const C: usize>(
     unsafe {
         let x_sums = x.add(36 * C);
         let zero_point = if F::WIDE { S::WIDE_BIAS } else { F::ZERO_POINT };
-        let mut sums = [[S::splat_int(0); C]; R];
+        let begin = if offset::<S, F>() {
+            OFFSET.to_bits() as i32
+        } else {
+            0
+        };
+        let mut sums = [[S::splat_int(begin); C]; R];
         if zero_point != 0 {
             for c in 0..C {
-                let sum = S::pairs(
+                let sum = S::add_pairs(
+                    S::splat_int(begin),
                     S::repeat(x_sums.add(4 * c)),
                     S::splat_int(pair(-zero_point, first, second)),
                 );
@@ -459,6 +527,11 @@ unsafe fn start<S: Simd, F: Format, const R: usize, const C: usize>(
         }
         sums
     }
+}
+
+/// Whether sums of a set begin with [`OFFSET`].
+const fn offset<S: Simd, F: Format>() -> bool {
+    S::FUSED && F::HALF_SCALE && !F::COARSE
 }
 
 /// Two 16-bit factors, for the sums of the first and the second half.
@@ -517,7 +590,13 @@ unsafe fn add<S: Simd, F: Format, const R: usize, const C: usize>(
             let d = S::splat(x_scales.add(4 * c).cast::<f32>().read_unaligned());
             for i in 0..R {
                 let at = i * vectors_per_sub::<F>() * S::LANES;
-                let mut product = S::mul(S::load(scales.add(at)), S::to_float(sums[i][c]));
+                let scale = S::load(scales.add(at));
+                let mut product = if offset::<S, F>() {
+                    let of_offset = S::mul(scale, S::splat(-OFFSET));
+                    S::fma(scale, S::from_bits(sums[i][c]), of_offset)
+                } else {
+                    S::mul(scale, S::to_float(sums[i][c]))
+                };
                 if F::MIN {
                     let one = S::splat_int(pair(1, true, true));
                     let sum = S::to_float(S::pairs(S::repeat(x_sums.add(4 * c)), one));

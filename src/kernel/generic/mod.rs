@@ -17,3 +17,4 @@ pub(crate) mod quantize;
 pub(crate) mod reduce;
 pub(crate) mod rows;
 pub(crate) mod scalar;
+pub(crate) mod unpacked;

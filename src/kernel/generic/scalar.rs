@@ -42,6 +42,7 @@ fn map2(a: F, b: F, f: impl Fn(f32, f32) -> f32) -> F {
 
 // Integer products are calls: unrolled into tiles, their scalar code is a megabyte that no one wants to load.
 impl Simd for Scalar {
+    const FUSED: bool = false;
     const LANES: usize = LANES;
     const REGISTERS: usize = 8;
     const WIDE_BIAS: i16 = 128;
@@ -196,6 +197,10 @@ impl Simd for Scalar {
     #[inline(always)]
     unsafe fn to_float(a: I) -> F {
         map1(a, |x| x as i32 as f32)
+    }
+    #[inline(always)]
+    unsafe fn from_bits(a: I) -> F {
+        map1(a, f32::from_bits)
     }
     #[inline(never)]
     unsafe fn pairs(a: I, b: I) -> I {

@@ -26,6 +26,7 @@ pub(super) struct Ymm<P>(PhantomData<P>);
 // The safety of every block below is that of the trait: the CPU has AVX2, FMA, F16C and what `P` needs, and pointers are
 // valid.
 impl<P: Products> Simd for Ymm<P> {
+    const FUSED: bool = true;
     const LANES: usize = 8;
     const REGISTERS: usize = 16;
     const WIDE_BIAS: i16 = P::WIDE_BIAS;
@@ -223,6 +224,11 @@ impl<P: Products> Simd for Ymm<P> {
     unsafe fn add_pairs(acc: __m256i, a: __m256i, b: __m256i) -> __m256i {
         // SAFETY: see above.
         unsafe { _mm256_add_epi32(acc, Self::pairs(a, b)) }
+    }
+    #[inline(always)]
+    unsafe fn from_bits(a: __m256i) -> __m256 {
+        // SAFETY: see above.
+        unsafe { _mm256_castsi256_ps(a) }
     }
     #[inline(always)]
     unsafe fn pairs(a: __m256i, b: __m256i) -> __m256i {

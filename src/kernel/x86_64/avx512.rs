@@ -13,6 +13,7 @@ pub(crate) struct Avx512;
 // The safety of every block below is that of the trait: the CPU has AVX-512 F, BW, DQ, VL and VNNI, and pointers are
 // valid.
 impl Simd for Avx512 {
+    const FUSED: bool = true;
     const LANES: usize = 16;
     const REGISTERS: usize = 32;
     const WIDE_BIAS: i16 = 128;
@@ -212,6 +213,11 @@ impl Simd for Avx512 {
     unsafe fn add_pairs(acc: __m512i, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: see above.
         unsafe { _mm512_dpwssd_epi32(acc, a, b) }
+    }
+    #[inline(always)]
+    unsafe fn from_bits(a: __m512i) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_castsi512_ps(a) }
     }
     #[inline(always)]
     unsafe fn pairs(a: __m512i, b: __m512i) -> __m512i {

@@ -12,6 +12,7 @@ pub(crate) struct Sse41;
 
 // The safety of every block below is that of the trait: the CPU has SSE4.1 and SSSE3, and pointers are valid.
 impl Simd for Sse41 {
+    const FUSED: bool = false;
     const LANES: usize = 4;
     const REGISTERS: usize = 16;
     const WIDE_BIAS: i16 = 0;
@@ -226,6 +227,11 @@ impl Simd for Sse41 {
     unsafe fn add_pairs(acc: __m128i, a: __m128i, b: __m128i) -> __m128i {
         // SAFETY: see above.
         unsafe { _mm_add_epi32(acc, Self::pairs(a, b)) }
+    }
+    #[inline(always)]
+    unsafe fn from_bits(a: __m128i) -> __m128 {
+        // SAFETY: see above.
+        unsafe { _mm_castsi128_ps(a) }
     }
     #[inline(always)]
     unsafe fn pairs(a: __m128i, b: __m128i) -> __m128i {
