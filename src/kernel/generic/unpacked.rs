@@ -75,14 +75,7 @@ pub(super) unsafe fn tiles<S: Simd, F: Format, const R: usize, const C: usize>(
                     p
                 };
                 let n_tiles = columns.count.div_ceil(C);
-                let lines = bytes.div_ceil(64);
                 for tile in 0..n_tiles {
-                    // The next stretch is on its way while this one is multiplied.
-                    for next in next {
-                        for line in lines * tile / n_tiles..lines * (tile + 1) / n_tiles {
-                            S::prefetch(next.wrapping_add(64 * line));
-                        }
-                    }
                     let x = columns.x.add(tile * columns.stride + first * X_BLOCK * C);
                     let sums = sums.add(tile * R * C * S::LANES);
                     let mut y = [[S::splat(0.0); C]; R];
@@ -93,7 +86,8 @@ pub(super) unsafe fn tiles<S: Simd, F: Format, const R: usize, const C: usize>(
                             }
                         }
                     }
-                    multiply::<S, F, R, C>(&mut y, planes, lanes, scales, x, stretch);
+                    let share = Share { next, tile, n_tiles };
+                    multiply::<S, F, R, C>(&mut y, planes, lanes, scales, x, stretch, share);
                     if last {
                         let column = tile * C;
                         put::<S, R, C>(job, at, end, columns.first + column, columns.count - column, &y);
@@ -147,6 +141,14 @@ unsafe fn unpack<S: Simd, F: Format, const R: usize>(
     }
 }
 
+/// The next stretch of weights, of which a tile asks for its share while the CPU multiplies.
+#[derive(Clone, Copy)]
+struct Share<const R: usize> {
+    next: [*const u8; R],
+    tile: usize,
+    n_tiles: usize,
+}
+
 /// Adds the products of a stretch to a tile.
 #[inline(always)]
 unsafe fn multiply<S: Simd, F: Format, const R: usize, const C: usize>(
@@ -156,12 +158,24 @@ unsafe fn multiply<S: Simd, F: Format, const R: usize, const C: usize>(
     mut scales: *const f32,
     mut x: *const u8,
     stretch: usize,
+    share: Share<R>,
 ) {
     let mut p = [planes; R];
     for i in 0..R {
         p[i] = planes.wrapping_add(i * STRETCH * SET);
     }
-    for _ in 0..stretch / F::SUBS {
+    for set in 0..stretch / F::SUBS {
+        if set % share.n_tiles == share.tile {
+            for next in share.next {
+                let mut line = 0;
+                while line < block_bytes::<F>() {
+                    let at = next.wrapping_add(set * block_bytes::<F>() + line);
+                    // SAFETY: a hint, wherever it points.
+                    unsafe { S::prefetch(at) };
+                    line += 64;
+                }
+            }
+        }
         // SAFETY: the stretch was unpacked; the activations are as long.
         unsafe {
             products::<S, Unpacked<F>, R, C>(y, p, lanes, scales, x);
