@@ -311,6 +311,11 @@ impl MediaFile for DirectoryFile {
         self.with("change the length of", |file| file.set_len(len))
     }
 
+    #[cfg(unix)]
+    fn begin_sync(&self, offset: u64, bytes: u64) {
+        crate::kernel::begin_writing(&self.file, offset, bytes);
+    }
+
     fn sync_data(&self) -> Result<()> {
         self.with("sync", |file| file.sync_data())
     }
