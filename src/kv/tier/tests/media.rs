@@ -47,6 +47,42 @@ fn directory_and_memory_are_alike() {
     }
 }
 
+/// Long pieces at page borders may go to the disk without a copy, the others never do: together they are one file.
+#[test]
+fn long_and_short_writes_anywhere_are_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = Directory::open(folder.path()).unwrap();
+    let bytes = (512 << 10) + 100;
+    let mut memory = crate::memory::Region::new(bytes + 4096, "a test").unwrap();
+    let mut next = random(1);
+    memory.iter_mut().for_each(|byte| *byte = next() as u8);
+    let mut expected = vec![0; 4 << 20];
+    let file = directory.create("x").unwrap();
+    file.set_len(4096).unwrap();
+    let mut end = 4096;
+    for (begin, n, offset) in [
+        (0, bytes, 4096),
+        (0, 256 << 10, 1 << 20),
+        // In the middle of what was written without a copy, and over what was copied.
+        (5, 1000, 8000),
+        (4096, 300 << 10, 4096 + (400 << 10)),
+        (1, bytes, 1 << 20),
+        (0, bytes, 2049 << 10),
+        (0, bytes, (3 << 20) - 4096),
+    ] {
+        let piece = &memory[begin..begin + n];
+        file.write_all_at(piece, offset as u64).unwrap();
+        file.begin_sync(offset as u64, n as u64);
+        expected[offset..offset + n].copy_from_slice(piece);
+        end = end.max(offset + n);
+        let mut out = vec![1; end];
+        file.read_all_at(&mut out, 0).unwrap();
+        assert!(out == expected[..end], "{n} bytes at {offset}");
+    }
+    file.sync_data().unwrap();
+    assert_eq!(file.len().unwrap(), end as u64);
+}
+
 #[cfg(unix)]
 mod unix {
     use std::fs;

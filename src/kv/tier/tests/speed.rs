@@ -11,7 +11,9 @@ use crate::kv::tier::slab::{Identity, Layout, encode, file_name};
 /// What this thread has computed, where the system tells: unlike the time of a clock it does not tell of others that do.
 fn computed() -> Option<Duration> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    Some(Duration::from_nanos(text.split_whitespace().next()?.parse().ok()?))
+    Some(Duration::from_nanos(
+        text.split_whitespace().next()?.parse().ok()?,
+    ))
 }
 
 /// Slabs of as many records as fit, with tables and without records.
