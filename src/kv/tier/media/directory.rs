@@ -26,7 +26,7 @@ struct DirectoryFile {
     path: PathBuf,
     #[cfg(unix)]
     file: File,
-    /// The same file, open for writes that the system does not copy; where the file system has such writes.
+    /// The same file, open for reads and writes that the system does not copy; where the file system has such.
     #[cfg(target_os = "linux")]
     direct: Option<File>,
     #[cfg(not(unix))]
@@ -123,10 +123,8 @@ impl Directory {
             };
             (a.dev(), a.ino()) == (b.dev(), b.ino())
         };
-        let direct = (access == Access::Write)
-            .then(|| Self::options_with(access, libc::O_DIRECT).open(&path).ok())
-            .flatten()
-            .filter(same);
+        let direct = Self::options_with(access, libc::O_DIRECT).open(&path);
+        let direct = direct.ok().filter(same);
         Arc::new(DirectoryFile { path, file, direct })
     }
 
@@ -281,25 +279,37 @@ impl MediaLock for DirectoryLock {
     }
 }
 
-/// Alignment that writes without a copy need in memory and in the file: what all disks are content with.
+/// Alignment that reads and writes without a copy need in memory and in the file: what all disks are content with.
 #[cfg(target_os = "linux")]
 const DIRECT_PAGE: usize = 4096;
-/// Shorter writes are copied: many of them are faster together.
+/// Shorter ones are copied: many of them are faster together.
 #[cfg(target_os = "linux")]
 const DIRECT_BYTES: usize = 256 << 10;
 
 #[cfg(target_os = "linux")]
 impl DirectoryFile {
-    /// Writes the whole pages of a long piece without a copy by the system; `None` when it has to be copied.
-    fn write_direct(&self, bytes: &[u8], offset: u64) -> Option<usize> {
+    /// Bytes of the whole pages of a long piece, and the file to move them without a copy by the system; `None` when it has
+    /// to be copied.
+    fn whole_pages(&self, bytes: &[u8], offset: u64) -> Option<(usize, &File)> {
         let whole = bytes.len() / DIRECT_PAGE * DIRECT_PAGE;
         let aligned = bytes.as_ptr().addr().is_multiple_of(DIRECT_PAGE)
             && offset.is_multiple_of(DIRECT_PAGE as u64)
             && whole >= DIRECT_BYTES;
-        let file = self.direct.as_ref().filter(|_| aligned)?;
-        // What goes wrong here is told by the write that follows: some file systems refuse such writes one by one.
+        Some((whole, self.direct.as_ref().filter(|_| aligned)?))
+    }
+
+    // What goes wrong in these is told by the copying read or write that follows: some file systems refuse them one by one.
+
+    fn write_direct(&self, bytes: &[u8], offset: u64) -> Option<usize> {
+        let (whole, file) = self.whole_pages(bytes, offset)?;
         let written = std::os::unix::fs::FileExt::write_at(file, bytes.get(..whole)?, offset);
         written.ok().filter(|&n| n > 0)
+    }
+
+    fn read_direct(&self, out: &mut [u8], offset: u64) -> Option<usize> {
+        let (whole, file) = self.whole_pages(out, offset)?;
+        let read = std::os::unix::fs::FileExt::read_at(file, out.get_mut(..whole)?, offset);
+        read.ok().filter(|&n| n > 0)
     }
 }
 
@@ -333,6 +343,10 @@ impl DirectoryFile {
 
 impl MediaFile for DirectoryFile {
     fn read_at(&self, out: &mut [u8], offset: u64) -> Result<usize> {
+        #[cfg(target_os = "linux")]
+        if let Some(n) = self.read_direct(out, offset) {
+            return Ok(n);
+        }
         self.with("read", |file| {
             #[cfg(unix)]
             return std::os::unix::fs::FileExt::read_at(file, out, offset);
