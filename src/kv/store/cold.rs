@@ -65,7 +65,8 @@ impl Shared {
         }
         let fetch = tier.fetch(missing);
         let mut read = Vec::new();
-        for step in steps {
+        let mut steps = steps.into_iter();
+        for step in steps.by_ref() {
             let hold = match step {
                 Step::Memory(hold) => hold,
                 Step::Tier(_) => {
@@ -79,6 +80,8 @@ impl Shared {
             found.blocks.push(hold);
         }
         drop(fetch);
+        // What is not reached is let go from its end: no block is ever more recent than its ancestors.
+        steps.rev().for_each(drop);
         if let Some(last) = found.blocks.last().filter(|_| !read.is_empty()) {
             let rest = &tokens[found.blocks.len() * BLOCK_TOKENS..];
             let more = self.index.lookup(last.key, rest);
