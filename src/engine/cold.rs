@@ -12,13 +12,11 @@ use std::time::{Duration, Instant};
 use super::sequence::Sequence;
 use super::worker::Worker;
 use crate::kv::prefix::Key;
-use crate::kv::tier::{Fetch, Tier};
+use crate::kv::tier::{Fetch, STALL, Tier};
 use crate::kv::{BLOCK_TOKENS, BlockId, Pool};
 
 /// Requests that read while they wait for a place.
 const EARLY: usize = 4;
-/// Reading is given up when nothing comes for so long.
-const STALL: Duration = Duration::from_secs(1);
 /// So long the worker waits for the tier at a time when it has nothing to compute.
 const NAP: Duration = Duration::from_millis(5);
 /// Bytes that are put into the cache between two steps: those who generate wait for it.

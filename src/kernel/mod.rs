@@ -28,6 +28,8 @@ pub use activations::{Activations, Forms};
 pub use level::CpuLevel;
 pub use matrix::{MatmulJob, Matrix, Packed, Precision, matmul, pack};
 pub use parts::Parts;
+#[cfg(unix)]
+pub(crate) use pool::system::begin_writing;
 pub(crate) use pool::system::{affinity, with_signals_blocked};
 pub use pool::{ThreadPool, ThreadPoolOptions, for_each_chunk_mut, for_each_row_mut};
 pub(crate) use spawn::spawn_thread;

@@ -286,7 +286,7 @@ pub fn run(machine: &Machine, repetitions: Option<u32>, folder: Option<&Path>, j
         "repetitions": repetitions,
         "results": results,
         "call_overhead_per_token_and_layer": overhead(repetitions)?,
-        "cold": folder.map(kv_cold::measure).transpose()?,
+        "cold": folder.map(|folder| kv_cold::measure(folder, repetitions)).transpose()?,
     });
     let mut out = Output::new();
     if json {

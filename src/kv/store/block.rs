@@ -103,6 +103,12 @@ impl Block {
         open.as_deref_mut().map(f).is_some()
     }
 
+    /// The memory of a block that nobody else has and that is open.
+    pub(super) fn memory(&mut self) -> Option<&mut Region> {
+        let open = self.open.get_mut().unwrap_or_else(PoisonError::into_inner);
+        open.as_mut()
+    }
+
     /// Lets `f` read; under a lock while the block is open.
     pub(super) fn read<T>(&self, f: impl FnOnce(&[u8]) -> T) -> T {
         if let Some(bytes) = self.full.get() {

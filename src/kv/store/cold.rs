@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::index::{Found, Sealed};
+use super::index::{Found, Hold, Sealed};
 use super::{BLOCK_TOKENS, Key, PolicyKind, Shared};
 use crate::error::Result;
-use crate::kv::prefix::Fingerprint;
-use crate::kv::tier::{Open, StorageOptions, Tier, TierOptions};
+use crate::kv::prefix::{BlockName, Fingerprint};
+use crate::kv::tier::{Fetch, Open, StorageOptions, Tier, TierOptions};
 use crate::options::KvCacheOptions;
 
 /// Opens the tier that the options ask for.
@@ -43,20 +43,48 @@ pub(super) fn open(
     Ok(Some(tier))
 }
 
+/// A block of a prefix, behind what memory has from its beginning.
+enum Step {
+    Memory(Hold),
+    Tier(BlockName),
+}
+
 impl Shared {
     /// Goes on where memory ends: reads back what the tier has, as far as memory has room, and what memory has behind
-    /// that.
+    /// that. The tier reads ahead while blocks are put into memory.
     pub(super) fn find_cold(&self, tier: &Tier, root: Key, tokens: &[u32], found: &mut Found) {
+        let steps = self.plan(tier, root, tokens, found);
+        let missing = steps.iter().filter_map(|step| match step {
+            Step::Tier(name) => Some(*name),
+            Step::Memory(_) => None,
+        });
+        let missing: Vec<_> = missing.collect();
+        if missing.is_empty() {
+            tier.count_lookup(0);
+            return;
+        }
+        let fetch = tier.fetch(missing);
         let mut read = Vec::new();
-        while let Some(block) = tokens.as_chunks::<BLOCK_TOKENS>().0.get(found.blocks.len()) {
-            let parent = found.blocks.last().map_or(root, |hold| hold.key);
-            let Some(hold) = self.read_back(tier, root, parent, block) else {
-                break;
+        let mut steps = steps.into_iter();
+        for step in steps.by_ref() {
+            let hold = match step {
+                Step::Memory(hold) => hold,
+                Step::Tier(_) => {
+                    let Some(hold) = self.receive(&fetch) else {
+                        break;
+                    };
+                    read.push(hold.key);
+                    hold
+                }
             };
-            read.push(hold.key);
-            let rest = &tokens[(found.blocks.len() + 1) * BLOCK_TOKENS..];
-            let more = self.index.lookup(hold.key, rest);
             found.blocks.push(hold);
+        }
+        drop(fetch);
+        // What is not reached is let go from its end: no block is ever more recent than its ancestors.
+        steps.rev().for_each(drop);
+        if let Some(last) = found.blocks.last().filter(|_| !read.is_empty()) {
+            let rest = &tokens[found.blocks.len() * BLOCK_TOKENS..];
+            let more = self.index.lookup(last.key, rest);
             found.blocks.extend(more.blocks);
             found.partial = more.partial;
         }
@@ -65,28 +93,47 @@ impl Shared {
         tier.touch(&read);
     }
 
-    /// Reads the block with these tokens after `parent` into memory.
-    fn read_back(
-        &self,
-        tier: &Tier,
-        root: Key,
-        parent: Key,
-        tokens: &[u32; BLOCK_TOKENS],
-    ) -> Option<super::index::Hold> {
-        let name = self.index.name(root, parent, tokens)?;
-        if !tier.contains(&name) {
-            return None;
+    /// The blocks behind `found` that memory and the tier have together, as far as memory has room.
+    fn plan(&self, tier: &Tier, root: Key, tokens: &[u32], found: &Found) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut parent = found.blocks.last().map_or(root, |hold| hold.key);
+        let mut rest = &tokens[found.blocks.len() * BLOCK_TOKENS..];
+        // What is found in memory is in use from then on, and no room.
+        let in_use = self.pool.live().saturating_sub(self.index.cached());
+        let mut room = self.pool.capacity().saturating_sub(in_use);
+        while let Some((block, behind)) = rest.split_first_chunk::<BLOCK_TOKENS>() {
+            let Some(name) = self.index.name(root, parent, block) else {
+                break;
+            };
+            if room == 0 || !tier.contains(&name) {
+                break;
+            }
+            room -= 1;
+            steps.push(Step::Tier(name));
+            let more = self.index.lookup(name.key, behind).blocks;
+            room = room.saturating_sub(more.len());
+            parent = more.last().map_or(name.key, |hold| hold.key);
+            rest = &behind[more.len() * BLOCK_TOKENS..];
+            steps.extend(more.into_iter().map(Step::Memory));
         }
+        steps
+    }
+
+    /// Puts the block that comes next into memory.
+    fn receive(&self, fetch: &Fetch) -> Option<Hold> {
         // Without memory for it the prefix ends here.
-        let block = self.take_block().ok()?;
-        let mut read = false;
-        block.write(|bytes| read = tier.read(&name, bytes));
-        if !read {
+        let mut block = self.take_block().ok()?;
+        let mut loaded = fetch.next()?;
+        if !loaded.exchange(block.memory()?) {
             return None;
         }
+        let BlockName {
+            root, parent, tokens, ..
+        } = loaded.name;
+        drop(loaded);
         block.set_tokens(BLOCK_TOKENS);
         block.freeze();
-        match self.index.insert(root, parent, tokens, &Arc::new(block)) {
+        match self.index.insert(root, parent, &tokens, &Arc::new(block)) {
             Sealed::New(hold) | Sealed::Known(hold) => Some(hold),
             Sealed::Refused => None,
         }

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::time::Instant;
 
 use super::tests::{difference, fill, options};
 use super::*;
@@ -13,6 +15,15 @@ use crate::options::OpenStorage;
 #[derive(Debug, Default)]
 struct Memory {
     blocks: Mutex<HashMap<Key, (BlockName, Vec<u8>)>>,
+    /// It cannot be opened.
+    shut: AtomicBool,
+    /// What a read takes.
+    read_ms: AtomicU64,
+    /// Reads under way, and the most there were.
+    reading: AtomicUsize,
+    most_reading: AtomicUsize,
+    /// Reading this block finds it damaged.
+    damaged: Mutex<Option<Key>>,
 }
 
 impl Backend for Memory {
@@ -30,8 +41,15 @@ impl Backend for Memory {
         Ok(batch.len())
     }
     fn get(&self, name: &BlockName, out: &mut [u8]) -> std::io::Result<bool> {
+        let reading = self.reading.fetch_add(1, SeqCst) + 1;
+        self.most_reading.fetch_max(reading, SeqCst);
+        std::thread::sleep(Duration::from_millis(self.read_ms.load(SeqCst)));
+        self.reading.fetch_sub(1, SeqCst);
         let blocks = self.blocks.lock().unwrap();
-        let found = blocks.get(&name.key).filter(|(known, _)| known == name);
+        let damaged = *self.damaged.lock().unwrap() == Some(name.key);
+        let found = blocks
+            .get(&name.key)
+            .filter(|(known, _)| known == name && !damaged);
         if let Some((_, bytes)) = found {
             out.copy_from_slice(bytes);
         }
@@ -67,6 +85,9 @@ impl Backend for Memory {
 fn store(storage: &Arc<Memory>, kv_type: &'static str, blocks: usize, persist: bool) -> KvStore {
     let storage = Arc::clone(storage);
     let open: OpenStorage = Arc::new(move |_| {
+        if storage.shut.load(SeqCst) {
+            return Err(std::io::Error::other("the storage is shut"));
+        }
         let backend: Arc<dyn Backend> = Arc::<Memory>::clone(&storage);
         Ok((backend, Secret::fixed([5; 32])))
     });
@@ -182,5 +203,118 @@ fn another_type_shape_or_identity_finds_nothing() {
     assert_eq!(
         store(&storage, "f16", 8, true).lookup("", &tokens).unwrap().len(),
         96
+    );
+}
+
+/// Storage with four blocks of a prefix.
+fn stored() -> (Arc<Memory>, Vec<u32>) {
+    let storage = Arc::<Memory>::default();
+    let tokens = sealed(&store(&storage, "f32", 8, true), 1, 128);
+    assert_eq!(storage.list().len(), 4);
+    (storage, tokens)
+}
+
+#[test]
+fn blocks_of_a_prefix_are_read_at_the_same_time_and_come_in_order() {
+    let (storage, tokens) = stored();
+    storage.read_ms.store(20, SeqCst);
+    let store = store(&storage, "f32", 8, true);
+    let found = store.lookup("", &tokens).unwrap();
+    assert_eq!((found.len(), difference(&found, 1, 0, 128)), (128, 0.0));
+    assert!(storage.most_reading.load(SeqCst) > 1);
+}
+
+#[test]
+fn a_damaged_block_ends_what_is_read_back() {
+    let (storage, tokens) = stored();
+    let keys = {
+        let store = store(&storage, "f32", 8, true);
+        let index = &store.shared.index;
+        let mut parent = index.root(b"");
+        let blocks = tokens.as_chunks::<BLOCK_TOKENS>().0.iter();
+        let keys = blocks.map(|block| {
+            parent = index.name(parent, parent, block).unwrap().key;
+            parent
+        });
+        keys.collect::<Vec<_>>()
+    };
+    for (i, key) in keys.into_iter().enumerate() {
+        *storage.damaged.lock().unwrap() = Some(key);
+        let store = store(&storage, "f32", 8, true);
+        let found = store.lookup("", &tokens).unwrap();
+        assert_eq!(found.len(), i * BLOCK_TOKENS);
+        assert_eq!(difference(&found, 1, 0, found.len()), 0.0);
+        *storage.damaged.lock().unwrap() = None;
+        assert_eq!(store.lookup("", &tokens).unwrap().len(), 128);
+    }
+}
+
+#[test]
+fn what_memory_has_behind_a_gap_is_not_read() {
+    let store = store(&Arc::default(), "f32", 4, true);
+    let tokens: Vec<u32> = (0..128).collect();
+    let sequence = store.open("").unwrap();
+    fill(&sequence, 1, 128, 32);
+    sequence.seal(&tokens).unwrap();
+    let last = sequence.view(0, 96, 32).unwrap();
+    drop(sequence);
+    sealed(&store, 2, 96);
+    settle(&store);
+    let found = store.lookup("", &tokens).unwrap();
+    assert_eq!((found.len(), difference(&found, 1, 0, 128)), (128, 0.0));
+    assert_eq!(store.stats().cold_reads, 3);
+    drop(last);
+}
+
+#[test]
+fn storage_that_hangs_is_given_up() {
+    let (storage, tokens) = stored();
+    let store = store(&storage, "f32", 8, true);
+    storage.read_ms.store(4000, SeqCst);
+    let begin = Instant::now();
+    assert_eq!(store.lookup("", &tokens).unwrap().len(), 0);
+    assert_eq!(store.lookup("", &tokens).unwrap().len(), 0, "it is left alone");
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn storage_that_turns_up_late_is_used_with_its_own_secret() {
+    let (storage, tokens) = stored();
+    storage.shut.store(true, SeqCst);
+    let late = store(&storage, "f32", 8, true);
+    assert!(!late.stats().cold_active);
+    // One sequence is in use when the storage turns up, one is cached.
+    let own: Vec<u32> = (0..64).map(|i| 2000 + i).collect();
+    let sequence = late.open("").unwrap();
+    fill(&sequence, 2, 64, 64);
+    sequence.seal(&own).unwrap();
+    let cached = sealed(&late, 3, 64);
+    storage.shut.store(false, SeqCst);
+    let begin = Instant::now();
+    while !late.stats().cold_active {
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let found = late.lookup("", &tokens).unwrap();
+    assert_eq!((found.len(), difference(&found, 1, 0, 128)), (128, 0.0));
+    assert_eq!(
+        late.lookup("", &cached).unwrap().len(),
+        0,
+        "its names are made with another secret"
+    );
+    let stats = late.stats();
+    assert_eq!((stats.hot_blocks_used, stats.hot_blocks_cached), (6, 0));
+    assert_eq!(late.lookup("", &own).unwrap().len(), 0);
+    assert_eq!(sequence.seal(&own).unwrap(), 64, "it is named anew");
+    assert_eq!(late.lookup("", &own).unwrap().len(), 64);
+    assert_eq!(difference(&sequence, 2, 0, 64), 0.0);
+    drop((found, sequence));
+    let stats = late.stats();
+    assert_eq!((stats.hot_blocks_used, stats.hot_blocks_cached), (0, 6));
+    drop(late);
+    assert_eq!(storage.list().len(), 6);
+    assert_eq!(
+        store(&storage, "f32", 8, true).lookup("", &own).unwrap().len(),
+        64
     );
 }

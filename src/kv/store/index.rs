@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::BLOCK_TOKENS;
 use super::block::Block;
 use crate::kv::BlockId;
-use crate::kv::prefix::{BlockName, Insert, Key, NodeId, Prefix, PrefixIndex};
+use crate::kv::prefix::{BlockName, Insert, Key, NodeId, Prefix, PrefixIndex, Secret};
 
 /// The sealed blocks in memory by the tokens they hold.
 #[derive(Debug)]
@@ -26,7 +26,8 @@ struct State {
 #[derive(Debug)]
 struct Entry {
     block: Arc<Block>,
-    node: NodeId,
+    /// `None` when it is forgotten and goes with its last user.
+    node: Option<NodeId>,
     name: BlockName,
     users: u32,
 }
@@ -71,8 +72,7 @@ impl State {
     fn retain(&mut self, number: u32) {
         if let Some(entry) = self.entry(number) {
             entry.users += 1;
-            if entry.users == 1 {
-                let node = entry.node;
+            if let Some(node) = entry.node.filter(|_| entry.users == 1) {
                 self.cached -= 1;
                 self.prefixes.pin(node);
             }
@@ -82,12 +82,38 @@ impl State {
     fn release(&mut self, number: u32) {
         if let Some(entry) = self.entry(number) {
             entry.users -= 1;
-            if entry.users == 0 {
-                let node = entry.node;
-                self.cached += 1;
-                self.prefixes.unpin(node);
+            match entry.node {
+                _ if entry.users > 0 => {}
+                Some(node) => {
+                    self.cached += 1;
+                    self.prefixes.unpin(node);
+                }
+                None => self.drop_entry(number),
             }
         }
+    }
+}
+
+impl State {
+    fn drop_entry(&mut self, number: u32) {
+        self.entries[number as usize] = None;
+        self.unused.push(number);
+    }
+
+    /// Forgets everything and names what comes with another secret. What is in use goes with its last user.
+    fn rename(&mut self, secret: Secret) {
+        for number in 0..self.entries.len() as u32 {
+            let Some(entry) = self.entry(number) else { continue };
+            let (node, unused) = (entry.node.take(), entry.users == 0);
+            if let Some(node) = node {
+                self.prefixes.remove(node);
+            }
+            if unused {
+                self.cached -= 1;
+                self.drop_entry(number);
+            }
+        }
+        self.prefixes.rename(secret);
     }
 }
 
@@ -110,6 +136,11 @@ impl Index {
     /// Where the prefixes of a salt begin.
     pub(super) fn root(&self, salt: &[u8]) -> Key {
         self.lock().prefixes.root(salt)
+    }
+
+    /// Forgets everything, and makes keys with another secret from now on.
+    pub(super) fn rename(&self, secret: Secret) {
+        self.lock().rename(secret);
     }
 
     /// Blocks that nobody uses.
@@ -156,6 +187,7 @@ impl Index {
         let state = self.lock();
         let entries = state.entries.iter().flatten();
         entries
+            .filter(|entry| entry.node.is_some())
             .map(|entry| (entry.name, Arc::clone(&entry.block)))
             .collect()
     }
@@ -193,7 +225,7 @@ impl Index {
                 };
                 state.entries[number as usize] = Some(Entry {
                     block: Arc::clone(block),
-                    node,
+                    node: Some(node),
                     name,
                     users: 1,
                 });

@@ -153,8 +153,8 @@ impl KvStore {
     /// # Errors
     /// When memory is short.
     pub fn open(&self, salt: &str) -> Result<Sequence> {
-        let root = self.shared.index.root(salt.as_bytes());
-        Sequence::new(&self.shared, root, Found::default())
+        let root = self.shared.root(salt);
+        Sequence::new(&self.shared, salt, root, Found::default())
     }
 
     /// A new sequence that begins with the longest prefix of `tokens` that was sealed below this salt; its length says
@@ -163,9 +163,9 @@ impl KvStore {
     /// # Errors
     /// When memory is short.
     pub fn lookup(&self, salt: &str, tokens: &[u32]) -> Result<Sequence> {
-        let root = self.shared.index.root(salt.as_bytes());
+        let root = self.shared.root(salt);
         let found = self.shared.find(root, tokens);
-        Sequence::new(&self.shared, root, found)
+        Sequence::new(&self.shared, salt, root, found)
     }
 
     /// Keeps the longest prefix of `tokens` that was sealed below this salt until the answer is dropped.
@@ -173,7 +173,7 @@ impl KvStore {
     /// # Errors
     /// When memory is short.
     pub fn pin(&self, salt: &str, tokens: &[u32]) -> Result<Pin> {
-        let root = self.shared.index.root(salt.as_bytes());
+        let root = self.shared.root(salt);
         let found = self.shared.find(root, tokens);
         Ok(Pin::new(found))
     }
@@ -185,6 +185,15 @@ impl KvStore {
 }
 
 impl Shared {
+    /// Where the prefixes of a salt begin. When storage turned up late with a secret of its own, what memory has sealed is
+    /// forgotten, and named with that one from now on.
+    fn root(&self, salt: &str) -> Key {
+        if let Some(secret) = self.tier.as_ref().and_then(Tier::new_secret) {
+            self.index.rename(secret);
+        }
+        self.index.root(salt.as_bytes())
+    }
+
     /// The longest sealed prefix of the tokens.
     fn find(&self, root: Key, tokens: &[u32]) -> Found {
         let mut found = self.index.lookup(root, tokens);

@@ -16,14 +16,15 @@ use crate::memory;
 #[derive(Debug)]
 pub struct Sequence {
     pub(super) shared: Arc<Shared>,
-    /// Where the prefixes of its salt begin.
-    pub(super) root: Key,
+    pub(super) salt: Arc<str>,
     pub(super) table: RwLock<Table>,
     pub(super) writer: Mutex<Writer>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Table {
+    /// Where the prefixes of its salt began when its blocks were named.
+    pub(super) root: Key,
     pub(super) slots: Vec<Slot>,
     /// Tokens that can be read.
     pub(super) len: usize,
@@ -87,10 +88,11 @@ pub(super) fn pieces(position: usize, n: usize) -> impl Iterator<Item = Piece> {
 }
 
 impl Sequence {
-    pub(super) fn new(shared: &Arc<Shared>, root: Key, found: Found) -> Result<Self> {
+    pub(super) fn new(shared: &Arc<Shared>, salt: &str, root: Key, found: Found) -> Result<Self> {
         let len = found.len();
         let partial = found.partial.map(|(hold, _)| hold);
         let mut table = Table {
+            root,
             slots: memory::with_capacity(found.blocks.len() + 1, "a sequence of the key/value cache")?,
             len,
             sealed: found.blocks.len(),
@@ -102,14 +104,14 @@ impl Sequence {
             hold: Some(hold),
             key,
         }));
-        Self::with_table(shared, root, table)
+        Self::with_table(shared, salt.into(), table)
     }
 
-    fn with_table(shared: &Arc<Shared>, root: Key, table: Table) -> Result<Self> {
+    fn with_table(shared: &Arc<Shared>, salt: Arc<str>, table: Table) -> Result<Self> {
         let writer = Writer::new(shared.shape.n_layers, table.len)?;
         Ok(Self {
             shared: Arc::clone(shared),
-            root,
+            salt,
             table: RwLock::new(table),
             writer: Mutex::new(writer),
         })
@@ -158,12 +160,13 @@ impl Sequence {
             last.block.freeze();
         }
         let copy = Table {
+            root: table.root,
             slots,
             len: table.len,
             sealed: table.sealed,
         };
         drop(table);
-        Self::with_table(&self.shared, self.root, copy)
+        Self::with_table(&self.shared, Arc::clone(&self.salt), copy)
     }
 
     pub(super) fn check_layer(&self, layer: usize) -> Result<()> {

@@ -228,10 +228,15 @@ impl Sequence {
     /// More tokens than the sequence has; [`Error::Busy`] when another thread is writing.
     pub fn seal(&self, tokens: &[u32]) -> Result<usize> {
         let _writer = self.writer()?;
+        let root = self.shared.root(&self.salt);
         let (len, mut sealed, mut parent) = {
-            let table = self.read_table();
+            let mut table = self.write_table();
+            if table.root != root {
+                // Its blocks were named with a secret that is in use no more.
+                (table.root, table.sealed) = (root, 0);
+            }
             let last = table.sealed.checked_sub(1).and_then(|i| table.slots.get(i));
-            let parent = last.and_then(|slot| slot.key).unwrap_or(self.root);
+            let parent = last.and_then(|slot| slot.key).unwrap_or(root);
             (table.len, table.sealed, parent)
         };
         if tokens.len() > len {
@@ -243,7 +248,7 @@ impl Sequence {
         let (blocks, _) = tokens.as_chunks::<BLOCK_TOKENS>();
         for tokens in blocks.iter().skip(sealed) {
             let block = Arc::clone(&self.read_table().slots[sealed].block);
-            let (key, hold) = match self.shared.index.insert(self.root, parent, tokens, &block) {
+            let (key, hold) = match self.shared.index.insert(root, parent, tokens, &block) {
                 Sealed::New(hold) => (hold.key, Some(hold)),
                 Sealed::Known(hold) if hold.block.frozen() == block.frozen() => (hold.key, Some(hold)),
                 // Computed otherwise: both stay as they are.

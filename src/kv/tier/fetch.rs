@@ -14,6 +14,8 @@ use crate::memory::Region;
 
 /// Threads that read.
 pub(super) const READERS: usize = 3;
+/// Reading that shows nothing for so long is given up.
+pub const STALL: Duration = Duration::from_secs(1);
 
 /// Blocks that are being read; dropping it ends the reading.
 pub struct Fetch {
@@ -37,6 +39,15 @@ impl std::ops::Deref for Loaded {
     }
 }
 
+impl Loaded {
+    /// Exchanges its bytes for memory of the same size, without a copy; what was in that is the block's then. Answers
+    /// whether it did.
+    pub fn exchange(&mut self, other: &mut Region) -> bool {
+        let data = self.data.as_mut().filter(|data| data.len() == other.len());
+        data.map(|data| std::mem::swap(data, other)).is_some()
+    }
+}
+
 impl Drop for Loaded {
     fn drop(&mut self) {
         if let Some(data) = self.data.take() {
@@ -52,6 +63,39 @@ impl Fetch {
         let mut queue = self.shared.reads.lock();
         let (index, data) = queue.jobs.get_mut(&self.id)?.take()?;
         drop(queue);
+        self.loaded(index, data)
+    }
+
+    /// Waits for the next block; `None` when nothing more comes. Where nothing at all is read for [`STALL`], the storage
+    /// is left alone like one that fails.
+    pub fn next(&self) -> Option<Loaded> {
+        let reads = &self.shared.reads;
+        let mut queue = reads.lock();
+        let mut stalls = (queue.news, Instant::now() + STALL);
+        loop {
+            let job = queue.jobs.get_mut(&self.id)?;
+            if let Some((index, data)) = job.take() {
+                drop(queue);
+                return self.loaded(index, data);
+            }
+            if job.taken >= job.end || self.shared.shutdown.load(Relaxed) {
+                return None;
+            }
+            if queue.news != stalls.0 {
+                stalls = (queue.news, Instant::now() + STALL);
+            }
+            let left = stalls.1.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                drop(queue);
+                self.shared.stalled();
+                return None;
+            }
+            let waited = reads.news.wait_timeout(queue, left);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn loaded(&self, index: usize, data: Region) -> Option<Loaded> {
         Some(Loaded {
             name: *self.names.get(index)?,
             data: Some(data),

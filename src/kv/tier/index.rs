@@ -2,6 +2,7 @@
 //! place and checksum, and what the policy keeps; not its tokens.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{Error, ErrorKind, Result};
 
 use super::slab::RootTag;
@@ -14,6 +15,29 @@ use crate::memory;
 pub(super) struct Place {
     pub slab: u64,
     pub slot: u32,
+}
+
+/// A map by eight bytes of keys, which need no hash: they are of one.
+pub(super) type ShortMap<V> = HashMap<u64, V, BuildHasherDefault<Short>>;
+
+/// See [`ShortMap`].
+#[derive(Debug, Default)]
+pub(super) struct Short(u64);
+
+impl Hasher for Short {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, short: u64) {
+        self.0 = short;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
 }
 
 /// A stored block.
@@ -51,7 +75,7 @@ pub(super) struct Index {
     unused: Vec<u32>,
     /// By eight bytes of the key, which is a keyed hash: that two blocks agree in them is left to chance, and then the
     /// later one stays.
-    by_key: HashMap<u64, u32>,
+    by_key: ShortMap<u32>,
     policy: Box<dyn Policy>,
     /// What the policy gave up already, and is still there: what candidates are compared with.
     victim: Option<NodeId>,
@@ -64,7 +88,7 @@ impl Index {
             kind,
             records: Vec::new(),
             unused: Vec::new(),
-            by_key: HashMap::new(),
+            by_key: ShortMap::default(),
             policy: kind.create(),
             victim: None,
             sketch: Sketch::default(),
@@ -119,16 +143,20 @@ impl Index {
             self.by_key.insert(record.key.short(), id);
             ids.push(NodeId::new(id));
         }
+        // Of two with one key only the later is there.
+        let is_there = |records: &[Option<Record>], id: NodeId, record: &Record| {
+            let known = records[id.index()].as_ref();
+            known.is_some_and(|known| known.place == record.place && known.generation == record.generation)
+        };
         for (id, (record, parent)) in ids.iter().zip(blocks) {
-            // Of two with one key only the later is there.
-            if self.get(&record.key).is_some_and(|r| r.place == record.place) {
+            if is_there(&self.records, *id, record) {
                 let parent = self.id(parent);
                 self.policy
                     .insert(*id, &record.key, parent.filter(|&p| Some(p) != self.victim));
             }
         }
         for (id, (record, _)) in ids.iter().zip(blocks) {
-            if self.get(&record.key).is_some_and(|r| r.place == record.place) {
+            if is_there(&self.records, *id, record) {
                 self.policy.unpin(*id);
             }
         }

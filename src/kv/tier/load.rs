@@ -1,10 +1,10 @@
 //! Reading the tables of slabs: which records there are. The records themselves are read when they are asked for.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Error, ErrorKind, Result};
 use std::sync::Arc;
 
-use super::index::{Place, Record};
+use super::index::{Place, Record, ShortMap};
 use super::media::{Access, Media, MediaFile};
 use super::slab::{self, ENTRY, HEADER, Identity, Layout, Slot};
 use crate::kv::prefix::Key;
@@ -115,13 +115,21 @@ pub(super) fn load(media: &dyn Media, identity: &Identity, access: Access) -> Re
             }
         }
     }
-    all.blocks = in_order(std::mem::take(&mut all.blocks))?;
-    for (record, _) in &all.blocks {
-        if let Some(slab) = all.slabs.get_mut(&record.place.slab) {
-            slab.used += 1;
-            slab.unclean.remove(&record.place.slot);
+    let (blocks, replaced) = in_order(std::mem::take(&mut all.blocks))?;
+    for run in blocks.chunk_by(|(a, _), (b, _)| a.place.slab == b.place.slab) {
+        if let Some(slab) = run
+            .first()
+            .and_then(|(record, _)| all.slabs.get_mut(&record.place.slab))
+        {
+            slab.used += run.len() as u32;
         }
     }
+    for (record, _) in replaced {
+        if let Some(slab) = all.slabs.get_mut(&record.place.slab) {
+            slab.unclean.insert(record.place.slot);
+        }
+    }
+    all.blocks = blocks;
     Ok(all)
 }
 
@@ -129,10 +137,11 @@ pub(super) fn exhausted(e: memory::MemoryError) -> Error {
     Error::new(ErrorKind::OutOfMemory, e.to_string())
 }
 
-type Table = (Slab, Vec<(Record, Key)>, u64);
+type Blocks = Vec<(Record, Key)>;
+type Table = (Slab, Blocks, u64);
 
-/// Opens a slab and reads its table. All places that are not vacant count as unclean. The error is the reason not to use
-/// it, in words.
+/// Opens a slab and reads its table. The places of damaged entries are unclean, those of records are the caller's to
+/// publish. The error is the reason not to use it, in words.
 pub(super) fn load_slab(
     media: &dyn Media,
     identity: &Identity,
@@ -155,7 +164,7 @@ pub(super) fn load_slab(
 }
 
 /// Reads the table of a slab: its records, and how many entries are damaged.
-pub(super) fn read_table(slab: &mut Slab, number: u64) -> Result<(Vec<(Record, Key)>, u64)> {
+pub(super) fn read_table(slab: &mut Slab, number: u64) -> Result<(Blocks, u64)> {
     let Layout { capacity, .. } = slab.layout;
     let mut blocks = Vec::new();
     let mut damaged = 0;
@@ -175,7 +184,6 @@ pub(super) fn read_table(slab: &mut Slab, number: u64) -> Result<(Vec<(Record, K
             if found != Slot::Vacant {
                 slab.free.extend(slab.fresh..slot);
                 slab.fresh = slot + 1;
-                slab.unclean.insert(slot);
             }
             let end = slab.layout.record_at(slot) + slab.layout.record;
             match found {
@@ -184,7 +192,10 @@ pub(super) fn read_table(slab: &mut Slab, number: u64) -> Result<(Vec<(Record, K
                     let record = Record::new(e.key, e.root, e.generation, e.checksum, place);
                     blocks.push((record, e.parent));
                 }
-                Slot::Full(_) | Slot::Damaged => damaged += 1,
+                Slot::Full(_) | Slot::Damaged => {
+                    slab.unclean.insert(slot);
+                    damaged += 1;
+                }
                 Slot::Vacant => {}
             }
             slot += 1;
@@ -196,19 +207,19 @@ pub(super) fn read_table(slab: &mut Slab, number: u64) -> Result<(Vec<(Record, K
 }
 
 /// Puts records in the order in which they were written, each before its parent: a block is worth as much as what was
-/// written after it. Of two with one key the later stays.
-fn in_order(mut blocks: Vec<(Record, Key)>) -> Result<Vec<(Record, Key)>> {
+/// written after it. Of two with one key the later stays; the others are answered behind those.
+fn in_order(mut blocks: Blocks) -> Result<(Blocks, Blocks)> {
     blocks.sort_unstable_by_key(|(record, _)| std::cmp::Reverse((record.generation, record.place)));
-    let mut by_key = HashMap::new();
+    let mut by_key = ShortMap::default();
     by_key.try_reserve(blocks.len())?;
     for (i, (record, _)) in blocks.iter().enumerate() {
-        by_key.entry(record.key).or_insert(i);
+        by_key.entry(record.key.short()).or_insert(i);
     }
     // The latest generation of each record's descendants, and how far above the youngest it is.
     let mut ranks: Vec<Option<(u64, u32)>> =
         memory::filled(None, blocks.len(), "order of stored blocks").map_err(exhausted)?;
     for i in 0..blocks.len() {
-        if by_key.get(&blocks[i].0.key) != Some(&i) {
+        if by_key.get(&blocks[i].0.key.short()) != Some(&i) {
             continue;
         }
         let latest = blocks[i].0.generation;
@@ -216,14 +227,21 @@ fn in_order(mut blocks: Vec<(Record, Key)>) -> Result<Vec<(Record, Key)>> {
         while ranks[at].is_none() {
             ranks[at] = Some((latest, above));
             above += 1;
-            match by_key.get(&blocks[at].1) {
+            match by_key.get(&blocks[at].1.short()) {
                 Some(&parent) => at = parent,
                 None => break,
             }
         }
     }
-    let mut ranked: Vec<_> = blocks.into_iter().zip(ranks).collect();
-    ranked.retain(|(_, rank)| rank.is_some());
-    ranked.sort_by_key(|(_, rank)| *rank);
-    Ok(ranked.into_iter().map(|(block, _)| block).collect())
+    // Numbers are sorted, not records. Those without a rank come first.
+    let mut order = memory::with_capacity(blocks.len(), "order of stored blocks").map_err(exhausted)?;
+    order.extend(0..blocks.len() as u32);
+    order.sort_by_key(|&i| ranks[i as usize]);
+    let (replaced, kept) = order.split_at(order.partition_point(|&i| ranks[i as usize].is_none()));
+    let in_this = |order: &[u32]| {
+        let mut out = memory::with_capacity(order.len(), "order of stored blocks").map_err(exhausted)?;
+        out.extend(order.iter().map(|&i| blocks[i as usize]));
+        Ok::<_, Error>(out)
+    };
+    Ok((in_this(kept)?, in_this(replaced)?))
 }

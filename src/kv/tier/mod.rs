@@ -25,7 +25,7 @@ mod tests;
 mod write;
 
 pub use backend::{Backend, BackendCounts};
-pub use fetch::{Fetch, Loaded};
+pub use fetch::{Fetch, Loaded, STALL};
 pub use health::State;
 pub use media::{Access, Directory, Media, MediaFile, MediaLock, MemoryMedia};
 pub use stats::TierStats;
@@ -119,7 +119,7 @@ impl Tier {
             opening: Health::default(),
             reading: Health::default(),
             writing: Health::default(),
-            writes: Writes::new(blocks),
+            writes: Writes::new(blocks, options.block_bytes),
             // Memory that is used again soon is in the caches, and its pages are there.
             reads: Reads::new((blocks / 4).max(2)),
             buffers: Buffers::new(options.block_bytes, blocks),
@@ -210,11 +210,6 @@ impl Tier {
                 backend.is_some_and(|backend| backend.contains(&name.key))
             }
         }
-    }
-
-    /// Copies a block to `out`, waiting for the disk. `false` when it cannot be had.
-    pub fn read(&self, name: &BlockName, out: &mut [u8]) -> bool {
-        self.shared.read(name, out)
     }
 
     /// Begins to read blocks, in this order, while the caller does something else. The first that cannot be had is the
@@ -311,8 +306,7 @@ impl Tier {
 
     /// Reading made no progress for a while: it is left alone like storage that fails.
     pub fn note_stall(&self) {
-        let error = io::Error::new(ErrorKind::TimedOut, "no block came for a while");
-        self.shared.failed(&self.shared.reading, "reading", &error);
+        self.shared.stalled();
     }
 
     /// Writes what was handed over, as far as it can be done until a moment and if it is to stay, and lets go of the storage. Nothing
@@ -400,6 +394,12 @@ impl Shared {
                 &format!("the cold tier is left alone for {pause} s: {what} failed: {error}"),
             );
         }
+    }
+
+    /// Notes that reading shows nothing.
+    fn stalled(&self) {
+        let error = io::Error::new(ErrorKind::TimedOut, "no block came for a while");
+        self.failed(&self.reading, "reading", &error);
     }
 
     /// Notes that the storage does what it should.

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use super::{BlockName, Key, Shared, TierCounters};
 use crate::memory::Region;
 
-/// Most blocks written at once.
-const BATCH: usize = 16;
+/// Bytes written at once, about: a sync takes a while, however little there is to sync.
+const BATCH_BYTES: usize = 32 << 20;
+/// Blocks written at once: so many where they are large, and where they are small.
+const BATCH: std::ops::RangeInclusive<usize> = 16..=256;
 /// How often storage is looked after when there is nothing to write.
 const MAINTENANCE: Duration = Duration::from_secs(2);
 
@@ -30,6 +32,8 @@ enum Job {
 #[derive(Debug)]
 pub(super) struct Writes {
     most: usize,
+    /// Most blocks written at once.
+    batch: usize,
     queue: Mutex<Queue>,
     /// There is something to write, or the end has come.
     filled: Condvar,
@@ -51,9 +55,12 @@ struct Queue {
 }
 
 impl Writes {
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize, block_bytes: usize) -> Self {
+        let batch = (BATCH_BYTES / block_bytes.max(1)).clamp(*BATCH.start(), *BATCH.end());
         Self {
             most,
+            // The rest of the queue fills while these are written.
+            batch: batch.min(most / 2).max(1),
             queue: Mutex::default(),
             filled: Condvar::new(),
             emptied: Condvar::new(),
@@ -224,8 +231,7 @@ impl Shared {
         let waited = self.writes.filled.wait_timeout_while(queue, MAINTENANCE, waits);
         let mut queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         queue.busy = !queue.jobs.is_empty();
-        // The rest of the queue fills while these are written.
-        let n = queue.jobs.len().min(BATCH).min((self.writes.most / 2).max(1));
+        let n = queue.jobs.len().min(self.writes.batch);
         queue.jobs.drain(..n).collect()
     }
 

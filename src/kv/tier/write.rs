@@ -12,6 +12,9 @@ use super::slab::{self, CHANGES_AT, ENTRY, Layout, RootTag, root_tag};
 use super::store::SlabStore;
 use crate::kv::prefix::Key;
 
+/// Bytes that are written before the disk is told of them.
+const PIECE: u64 = 1 << 20;
+
 /// A block with a place that nobody else uses.
 struct Placed<'a> {
     name: &'a BlockName,
@@ -20,7 +23,14 @@ struct Placed<'a> {
     generation: u64,
     file: Arc<dyn MediaFile>,
     layout: Layout,
+    entry: [u8; ENTRY],
     checksum: u128,
+}
+
+impl Placed<'_> {
+    fn is_before(&self, other: &Self) -> bool {
+        self.place.slab == other.place.slab && self.place.slot + 1 == other.place.slot
+    }
 }
 
 impl SlabStore {
@@ -54,8 +64,8 @@ impl SlabStore {
         let mut placed = self.place(&new);
         let mut published = 0;
         let written = self
-            .write_records(&placed)
-            .and_then(|()| self.write_entries(&mut placed, &mut published));
+            .write_records(&mut placed)
+            .and_then(|()| self.write_entries(&placed, &mut published));
         let known = self.publish(&placed, published);
         written?;
         known?;
@@ -179,6 +189,7 @@ impl SlabStore {
                 generation,
                 file,
                 layout,
+                entry: [0; ENTRY],
                 checksum: 0,
             });
         }
@@ -186,13 +197,27 @@ impl SlabStore {
         placed
     }
 
-    fn write_records(&self, placed: &[Placed<'_>]) -> Result<()> {
-        for p in placed {
-            p.file.write_all_at(p.data, p.layout.record_at(p.place.slot))?;
-            let mut state = self.state();
-            state.counts.written += p.data.len() as u64;
-            if let Some(slab) = state.slabs.get_mut(&p.place.slab) {
-                slab.len = slab.len.max(p.layout.record_at(p.place.slot) + p.layout.record);
+    /// Writes and syncs records, and makes their entries. The disk works on one piece while the next is copied and checksums
+    /// are taken.
+    fn write_records(&self, placed: &mut [Placed<'_>]) -> Result<()> {
+        for run in placed.chunk_by_mut(|a, b| a.is_before(b)) {
+            let each = run.first().map_or(1, |p| p.layout.stride().max(1));
+            for piece in run.chunks_mut((PIECE / each).max(1) as usize) {
+                for p in piece.iter() {
+                    p.file.write_all_at(p.data, p.layout.record_at(p.place.slot))?;
+                    let mut state = self.state();
+                    state.counts.written += p.data.len() as u64;
+                    if let Some(slab) = state.slabs.get_mut(&p.place.slab) {
+                        slab.len = slab.len.max(p.layout.record_at(p.place.slot) + p.layout.record);
+                    }
+                }
+                if let Some(first) = piece.first() {
+                    let begin = first.layout.record_at(first.place.slot);
+                    first.file.begin_sync(begin, each * piece.len() as u64);
+                }
+                for p in piece {
+                    (p.entry, p.checksum) = slab::encode(p.name, p.generation, p.data, p.place.slot);
+                }
             }
         }
         self.sync_slabs(placed.iter().map(|p| p.place.slab).collect())
@@ -218,15 +243,11 @@ impl SlabStore {
     }
 
     /// Writes the entries of records that are synced, and counts those that are there.
-    fn write_entries(&self, placed: &mut [Placed<'_>], published: &mut usize) -> Result<()> {
-        let next_to =
-            |a: &Placed<'_>, b: &Placed<'_>| a.place.slab == b.place.slab && a.place.slot + 1 == b.place.slot;
-        for run in placed.chunk_by_mut(next_to) {
+    fn write_entries(&self, placed: &[Placed<'_>], published: &mut usize) -> Result<()> {
+        for run in placed.chunk_by(|a, b| a.is_before(b)) {
             let mut entries = Vec::with_capacity(run.len() * ENTRY);
-            for p in run.iter_mut() {
-                let (entry, checksum) = slab::encode(p.name, p.generation, p.data, p.place.slot);
-                p.checksum = checksum;
-                entries.extend(entry);
+            for p in run {
+                entries.extend(p.entry);
             }
             let Some(first) = run.first() else {
                 continue;

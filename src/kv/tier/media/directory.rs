@@ -26,6 +26,9 @@ struct DirectoryFile {
     path: PathBuf,
     #[cfg(unix)]
     file: File,
+    /// The same file, open for reads and writes that the system does not copy; where the file system has such.
+    #[cfg(target_os = "linux")]
+    direct: Option<File>,
     #[cfg(not(unix))]
     file: crate::sync::Mutex<File>,
 }
@@ -90,7 +93,14 @@ impl Directory {
     }
 
     fn options(&self, access: Access) -> OpenOptions {
+        Self::options_with(access, 0)
+    }
+
+    /// With further flags of the system.
+    fn options_with(access: Access, flags: i32) -> OpenOptions {
         let mut options = OpenOptions::new();
+        #[cfg(not(unix))]
+        let _ = flags;
         options.read(true).write(access == Access::Write);
         #[cfg(unix)]
         {
@@ -98,9 +108,29 @@ impl Directory {
             // A pipe of this name must not make the caller wait for whoever writes to it.
             options
                 .mode(0o600)
-                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC);
+                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC | flags);
         }
         options
+    }
+
+    /// Makes a slab's file of an open one.
+    #[cfg(target_os = "linux")]
+    fn slab(file: File, path: PathBuf, access: Access) -> Arc<dyn MediaFile> {
+        use std::os::unix::fs::MetadataExt;
+        let same = |other: &File| {
+            let (Ok(a), Ok(b)) = (file.metadata(), other.metadata()) else {
+                return false;
+            };
+            (a.dev(), a.ino()) == (b.dev(), b.ino())
+        };
+        let direct = Self::options_with(access, libc::O_DIRECT).open(&path);
+        let direct = direct.ok().filter(same);
+        Arc::new(DirectoryFile { path, file, direct })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn slab(file: File, path: PathBuf, _: Access) -> Arc<dyn MediaFile> {
+        DirectoryFile::new(file, path)
     }
 
     fn regular(&self, options: &OpenOptions, path: &Path) -> Result<File> {
@@ -183,13 +213,13 @@ impl Media for Directory {
     fn open(&self, name: &str, access: Access) -> Result<Arc<dyn MediaFile>> {
         let path = self.path.join(name);
         let file = self.regular(&self.options(access), &path);
-        Ok(DirectoryFile::new(file.map_err(context("open", &path))?, path))
+        Ok(Self::slab(file.map_err(context("open", &path))?, path, access))
     }
 
     fn create(&self, name: &str) -> Result<Arc<dyn MediaFile>> {
         let path = self.path.join(name);
         let file = self.options(Access::Write).create_new(true).open(&path);
-        let file = DirectoryFile::new(file.map_err(context("create", &path))?, path);
+        let file = Self::slab(file.map_err(context("create", &path))?, path, Access::Write);
         self.sync_names()?;
         Ok(file)
     }
@@ -249,8 +279,43 @@ impl MediaLock for DirectoryLock {
     }
 }
 
+/// Alignment that reads and writes without a copy need in memory and in the file: what all disks are content with.
+#[cfg(target_os = "linux")]
+const DIRECT_PAGE: usize = 4096;
+/// Shorter ones are copied: many of them are faster together.
+#[cfg(target_os = "linux")]
+const DIRECT_BYTES: usize = 256 << 10;
+
+#[cfg(target_os = "linux")]
+impl DirectoryFile {
+    /// Bytes of the whole pages of a long piece, and the file to move them without a copy by the system; `None` when it has
+    /// to be copied.
+    fn whole_pages(&self, bytes: &[u8], offset: u64) -> Option<(usize, &File)> {
+        let whole = bytes.len() / DIRECT_PAGE * DIRECT_PAGE;
+        let aligned = bytes.as_ptr().addr().is_multiple_of(DIRECT_PAGE)
+            && offset.is_multiple_of(DIRECT_PAGE as u64)
+            && whole >= DIRECT_BYTES;
+        Some((whole, self.direct.as_ref().filter(|_| aligned)?))
+    }
+
+    // What goes wrong in these is told by the copying read or write that follows: some file systems refuse them one by one.
+
+    fn write_direct(&self, bytes: &[u8], offset: u64) -> Option<usize> {
+        let (whole, file) = self.whole_pages(bytes, offset)?;
+        let written = std::os::unix::fs::FileExt::write_at(file, bytes.get(..whole)?, offset);
+        written.ok().filter(|&n| n > 0)
+    }
+
+    fn read_direct(&self, out: &mut [u8], offset: u64) -> Option<usize> {
+        let (whole, file) = self.whole_pages(out, offset)?;
+        let read = std::os::unix::fs::FileExt::read_at(file, out.get_mut(..whole)?, offset);
+        read.ok().filter(|&n| n > 0)
+    }
+}
+
 #[cfg(unix)]
 impl DirectoryFile {
+    #[cfg(not(target_os = "linux"))]
     fn new(file: File, path: PathBuf) -> Arc<Self> {
         Arc::new(Self { path, file })
     }
@@ -278,6 +343,10 @@ impl DirectoryFile {
 
 impl MediaFile for DirectoryFile {
     fn read_at(&self, out: &mut [u8], offset: u64) -> Result<usize> {
+        #[cfg(target_os = "linux")]
+        if let Some(n) = self.read_direct(out, offset) {
+            return Ok(n);
+        }
         self.with("read", |file| {
             #[cfg(unix)]
             return std::os::unix::fs::FileExt::read_at(file, out, offset);
@@ -291,6 +360,10 @@ impl MediaFile for DirectoryFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<usize> {
+        #[cfg(target_os = "linux")]
+        if let Some(n) = self.write_direct(bytes, offset) {
+            return Ok(n);
+        }
         self.with("write", |file| {
             #[cfg(unix)]
             return std::os::unix::fs::FileExt::write_at(file, bytes, offset);
@@ -309,6 +382,11 @@ impl MediaFile for DirectoryFile {
 
     fn set_len(&self, len: u64) -> Result<()> {
         self.with("change the length of", |file| file.set_len(len))
+    }
+
+    #[cfg(unix)]
+    fn begin_sync(&self, offset: u64, bytes: u64) {
+        crate::kernel::begin_writing(&self.file, offset, bytes);
     }
 
     fn sync_data(&self) -> Result<()> {

@@ -98,6 +98,10 @@ pub trait MediaFile: Send + Sync + std::fmt::Debug {
     /// Of the storage.
     fn set_len(&self, len: u64) -> Result<()>;
 
+    /// Begins to bring what was written there to the disk, and does not wait: the sync that follows has less to do then. A
+    /// hint only.
+    fn begin_sync(&self, _offset: u64, _bytes: u64) {}
+
     /// What was written survives a power cut from now on.
     ///
     /// # Errors

@@ -47,6 +47,98 @@ fn directory_and_memory_are_alike() {
     }
 }
 
+/// Long pieces at page borders may go to the disk without a copy, the others never do: together they are one file.
+#[test]
+fn long_and_short_writes_anywhere_are_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = Directory::open(folder.path()).unwrap();
+    let bytes = (512 << 10) + 100;
+    let mut memory = crate::memory::Region::new(bytes + 4096, "a test").unwrap();
+    let mut next = random(1);
+    memory.iter_mut().for_each(|byte| *byte = next() as u8);
+    let mut expected = vec![0; 4 << 20];
+    let file = directory.create("x").unwrap();
+    file.set_len(4096).unwrap();
+    let mut end = 4096;
+    for (begin, n, offset) in [
+        (0, bytes, 4096),
+        (0, 256 << 10, 1 << 20),
+        // In the middle of what was written without a copy, and over what was copied.
+        (5, 1000, 8000),
+        (4096, 300 << 10, 4096 + (400 << 10)),
+        (1, bytes, 1 << 20),
+        (0, bytes, 2049 << 10),
+        (0, bytes, (3 << 20) - 4096),
+    ] {
+        let piece = &memory[begin..begin + n];
+        file.write_all_at(piece, offset as u64).unwrap();
+        file.begin_sync(offset as u64, n as u64);
+        expected[offset..offset + n].copy_from_slice(piece);
+        end = end.max(offset + n);
+        let mut out = crate::memory::Region::new(end, "a test").unwrap();
+        for from in [0, 1, 4096] {
+            file.read_all_at(&mut out[from..], from as u64).unwrap();
+            assert!(out[from..] == expected[from..end], "{n} bytes at {offset}");
+        }
+        let e = file.read_all_at(&mut out, 4096).unwrap_err();
+        assert_eq!(e.kind(), std::io::ErrorKind::UnexpectedEof);
+    }
+    file.sync_data().unwrap();
+    assert_eq!(file.len().unwrap(), end as u64);
+}
+
+#[test]
+fn large_blocks_of_a_directory_are_checked_like_small_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cache");
+    let bytes = (512 << 10) + 96;
+    let open = || {
+        let config = StoreConfig {
+            block_bytes: bytes,
+            budget: 16 << 20,
+            ..config(1)
+        };
+        SlabStore::open(Box::new(Directory::open(&path).unwrap()), config).unwrap()
+    };
+    let mut memory = crate::memory::Region::new(bytes, "a test").unwrap();
+    let store = open();
+    let names: Vec<_> = (0..4).map(|i| name(&store, i)).collect();
+    for name in &names {
+        memory.copy_from_slice(&content_of(&name.key, bytes));
+        assert_eq!(store.put(&[(*name, &memory[..])]).unwrap(), 1);
+    }
+    let mut found = |store: &SlabStore, i: usize| {
+        memory.fill(7);
+        let found = store.get(&names[i], &mut memory).unwrap();
+        assert!(!found || memory[..] == content_of(&names[i].key, bytes)[..]);
+        found
+    };
+    assert!((0..4).all(|i| found(&store, i)));
+    drop(store);
+    // The first byte of the first record, in the middle of the second and the last one of the third.
+    let file = Directory::open(&path)
+        .unwrap()
+        .open("slab-000000", Access::Write)
+        .unwrap();
+    let stride = bytes.next_multiple_of(4096) as u64;
+    let begin = file.len().unwrap() - 3 * stride - bytes as u64;
+    for at in [
+        begin,
+        begin + stride + 300_000,
+        begin + 2 * stride + bytes as u64 - 1,
+    ] {
+        let mut byte = [0];
+        file.read_all_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    }
+    let store = open();
+    assert_eq!(
+        (0..4).map(|i| found(&store, i)).collect::<Vec<_>>(),
+        [false, false, false, true]
+    );
+    assert_eq!(store.counts().corrupt, 3);
+}
+
 #[cfg(unix)]
 mod unix {
     use std::fs;
