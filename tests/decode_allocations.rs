@@ -1,4 +1,5 @@
-//! A decode step of running requests allocates nothing: not on the thread that steps, nor on those that help it.
+//! A decode step of running requests allocates nothing: not on the thread that steps, nor on those that help it. A request
+//! allocates a few times as a whole.
 #![allow(unsafe_code, reason = "a counting global allocator")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
 
@@ -78,6 +79,54 @@ fn decode_steps_allocate_nothing() {
         ..base()
     });
     experts_without_a_tokenizer();
+    whole_requests();
+}
+
+/// From submission to the last event: the tokens, the mailbox with its two buffers and its completions, the text in hand,
+/// and one to check the options.
+const OF_A_REQUEST: usize = 7;
+/// Its two lists, and what queues of the engine grow by.
+const OF_A_BATCH: usize = 4;
+
+fn whole_requests() {
+    const AT_ONCE: usize = 8;
+    let engine = Engine::new(
+        load(&demo_model()),
+        EngineOptions {
+            manual_step: true,
+            shared_threads: Some(started_threads()),
+            ..EngineOptions::default()
+        },
+    )
+    .unwrap();
+    let mut events = vec![Event::default(); AT_ONCE];
+    let mut serve = || {
+        let options = |i| RequestOptions {
+            prompt: Prompt::Ids((i..i + 30).collect()),
+            cache_prompt: false,
+            max_tokens: 40,
+            ignore_end_of_generation: true,
+            ..RequestOptions::default()
+        };
+        let batch = (0..AT_ONCE as u32).map(options).collect();
+        let before = COUNT.load(Ordering::SeqCst);
+        let requests = engine.submit_batch(batch).unwrap();
+        while engine.step().unwrap() {
+            for (request, event) in requests.iter().zip(&mut events) {
+                request.next(Some(Duration::ZERO), event).unwrap();
+            }
+        }
+        drop(requests);
+        COUNT.load(Ordering::SeqCst) - before
+    };
+    // Buffers of the engine and of the reader grow.
+    serve();
+    let count = serve();
+    let most = AT_ONCE * OF_A_REQUEST + OF_A_BATCH;
+    assert!(
+        count <= most,
+        "{count} allocations of {AT_ONCE} requests, expected {most} at most"
+    );
 }
 
 fn experts_without_a_tokenizer() {

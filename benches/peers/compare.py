@@ -20,8 +20,11 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+
+import mix
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -39,14 +42,16 @@ def arguments():
     p.add_argument("models", nargs="+", type=Path, metavar="MODEL.gguf")
     p.add_argument("--quick", action="store_true", help="fewer rounds and tokens; ends within 15 minutes")
     p.add_argument("--minutes", type=float, help="start no run after this many minutes (13 with --quick)")
-    p.add_argument("--cases", help="ppN prompt of N, tg one sequence, bN N sequences, dN prompt of N and decoding after it "
-                   "(default pp512,tg,b4,b8,b16,b32; with --quick pp512,tg,b8,b32)")
+    p.add_argument("--cases", help="ppN prompt of N, tg one sequence, bN N sequences, dN prompt of N and decoding after it, "
+                   "mix a mixed load (default pp512,tg,b4,b8,b16,b32,mix; with --quick pp512,tg,b8,b32)")
     p.add_argument("--deep", default="8192", help="depths measured for --deep-types as well, or none (with --quick none)")
     p.add_argument("--deep-types", default="Q4_0,Q8_0", help="models whose file name contains one of these (default Q4_0,Q8_0)")
     p.add_argument("--rounds", type=int, help="rounds (default 5; 3 with --quick)")
     p.add_argument("--deep-rounds", type=int, default=3)
     p.add_argument("--steps", type=int, help="tokens decoded per sequence alone (default 128; 48 with --quick)")
     p.add_argument("--batch-steps", type=int, help="the same of several (default 64; 24 with --quick)")
+    p.add_argument("--mix-requests", type=int, help="requests of the mixed load (default 24; 12 with --quick)")
+    p.add_argument("--mix-sequences", type=int, default=8, help="those of them that are answered at the same time (default 8)")
     p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     p.add_argument("--infer", type=Path, default=ROOT / "target/release/infer", help="the command (default target/release/infer)")
     p.add_argument("--infer-args", default="", help="more arguments for `infer bench`, such as '--kv-type q8'")
@@ -58,16 +63,17 @@ def arguments():
     p.add_argument("--name", help="name of the files (default MACHINE-DATE)")
     p.add_argument("--fresh", action="store_true", help="forget what is recorded under this name")
     a = p.parse_args()
-    a.cases = (a.cases or ("pp512,tg,b8,b32" if a.quick else "pp512,tg,b4,b8,b16,b32")).split(",")
+    a.cases = (a.cases or ("pp512,tg,b8,b32" if a.quick else "pp512,tg,b4,b8,b16,b32,mix")).split(",")
     a.deep = [] if a.quick or a.deep == "none" else [int(d) for d in a.deep.split(",")]
     a.rounds = a.rounds or (3 if a.quick else 5)
     a.steps = a.steps or (48 if a.quick else 128)
     a.batch_steps = a.batch_steps or (24 if a.quick else 64)
+    a.mix_requests = a.mix_requests or (12 if a.quick else 24)
     a.minutes = a.minutes or (13 if a.quick else 1e9)
     a.only = [e for e in ENGINES if e in a.only.split(",")]
     for case in a.cases:
-        if not re.fullmatch(r"tg|(pp|b|d)[1-9]\d*", case):
-            p.error(f"--cases: '{case}' is none of ppN, tg, bN, dN")
+        if not re.fullmatch(r"tg|mix|(pp|b|d)[1-9]\d*", case):
+            p.error(f"--cases: '{case}' is none of ppN, tg, bN, dN, mix")
     for file in [*a.models, a.infer]:
         if not file.is_file():
             p.error(f"{file} is not there")
@@ -138,8 +144,18 @@ class Peer:
         chunks = (512,) if a.quick else (512, 2048)
         return [{"kv": kv, "chunk": c, "cache_gb": a.cache_gb} for c in chunks for kv in ("u8", "f16")]
 
+    def mix_settings(self, settings, a):
+        """What is tried for the mixed load with the settings that are the fastest otherwise."""
+        if self.engine == "llama.cpp":
+            return [{**settings, "unified": u, "rows": rows} for u in (True, False) for rows in (512, 2048)]
+        return [{**settings, "sequences": a.mix_sequences}]
+
     def load(self, model, settings, a):
         return self.ask(op="load", model=str(model), threads=a.threads, settings=settings)["seconds"]
+
+    def serve(self, requests, a):
+        answer = self.ask(op="serve", requests=requests, sequences=a.mix_sequences)
+        return mix.figures(requests, answer["seconds"], answer["first"])
 
     def measure(self, case, a):
         fill, batch, steps = shape(case, a)
@@ -170,6 +186,23 @@ class Peer:
             except Failed as e:
                 tries.append({"settings": settings, "error": str(e)})
             write()
+        return self.fastest(tries)
+
+    def choose_mix(self, model, settings, requests, a, tries, write):
+        """The same for a mixed load, on top of what was chosen without one."""
+        tries[:] = [t for t in tries if "score" in t]
+        for settings in self.mix_settings(settings, a):
+            if any(t["settings"] == settings for t in tries):
+                continue
+            try:
+                self.load(model, settings, a)
+                tries.append({"settings": settings, "score": self.serve(requests, a)["total"]})
+            except Failed as e:
+                tries.append({"settings": settings, "error": str(e)})
+            write()
+        return self.fastest(tries)
+
+    def fastest(self, tries):
         # A fresh process: what the other settings left behind is not the chosen one's memory.
         self.stop()
         works = [t for t in tries if "score" in t]
@@ -207,6 +240,14 @@ class Libinfer:
             run["bandwidth"], run["clock"] = r["bandwidth_gb_s"], r["clock_ghz"]
         return run, report["machine"]
 
+    def serve(self, model, requests, a):
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump(requests, file)
+            file.flush()
+            report = self.run(model, ["--serve", file.name, "--sequences", str(a.mix_sequences), "--repetitions", "1"], a)
+        result, first = report["results"][0], report["results"][0]["first_token"]
+        return {**mix.figures(requests, result["seconds"], [0.0]), "first_p50": first["p50"], "first_p95": first["p95"]}
+
 
 class Record:
     """The file of results: written whole after every run, so that stopping loses at most one."""
@@ -218,7 +259,8 @@ class Record:
         self.path = a.record / f"{name}.json"
         git = lambda *args: subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True).stdout.strip()
         commit = git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno", ".", ":!benches/record") else "")
-        setup = {"threads": a.threads, "steps": a.steps, "batch_steps": a.batch_steps, "infer_args": a.infer_args}
+        setup = {"threads": a.threads, "steps": a.steps, "batch_steps": a.batch_steps, "infer_args": a.infer_args,
+                 "mix_requests": a.mix_requests, "mix_sequences": a.mix_sequences}
         self.data = {"machine": machine, "date": str(datetime.date.today()), "commit": commit, **setup,
                      "packages": PACKAGES, "models": {}, "choices": {}, "failures": {}, "runs": []}
         if self.path.exists() and not a.fresh:
@@ -284,6 +326,7 @@ def tables(record):
         verdict = "" if ratio is None or target is None else (" met" if ratio >= target else " **missed**")
         out.append(f"| {model} | {name} | {show(medians['libinfer'])} | {show(medians['llama.cpp'])} | {show(medians['openvino'])} "
                    f"| {show(ratio, 2)} | {'' if target is None else f'≥ {target}'}{verdict} | {len(both)} |")
+    out += mix.table(record, ENGINES, PEERS)
     out += ["", "Fraction of what the machine allowed at the moment of the run (docs/benchmarks.md). Against one's own single sequence: "
             "how many times its speed.", ""]
     out += ["| model | case | limit | libinfer | target | llama.cpp | OpenVINO | × single |", "|---|---|---|---|---|---|---|---|"]
@@ -304,7 +347,7 @@ def tables(record):
     out += ["| model | GB | libinfer | llama.cpp | OpenVINO | memory libinfer | llama.cpp | OpenVINO |", "|---|---|---|---|---|---|---|---|"]
     for model, about in data["models"].items():
         gb = about["bytes"] / 1e9
-        ours = [r for r in data["runs"] if (r["model"], r["engine"]) == (model, "libinfer")]
+        ours = [r for r in data["runs"] if (r["model"], r["engine"]) == (model, "libinfer") and "load" in r]
         load = {"libinfer": middle([r["load"] for r in ours]), **about.get("load", {})}
         peak = {"libinfer": max((r["peak"] for r in ours), default=None), **about.get("peak", {})}
         cells = [show(load[e] / gb if load.get(e) is not None else None, 2) for e in ENGINES]
@@ -325,23 +368,51 @@ def publish(record):
 
 
 def compare(model, a, record, peers, late):
-    name, data = model.stem, record.data
-    about = data["models"].setdefault(name, {"path": str(model), "bytes": model.stat().st_size})
-    plan = [(r, c) for r in range(a.rounds) for c in a.cases]
+    name = model.stem
+    cases = [c for c in a.cases if c != "mix"]
+    plan = [(r, c) for r in range(a.rounds) for c in cases]
     if any(t in name for t in a.deep_types.split(",")):
         plan += [(r, f"d{d}") for d in a.deep for r in range(a.deep_rounds)]
     cases = list(dict.fromkeys(c for _, c in plan))
+    chosen = lambda engine: settings_of(record, f"{name} {engine}", lambda tries: peers[engine].choose(model, cases, a, tries, record.write))
+    take_turns(model, a, record, peers, late, plan, "", chosen, lambda engine, case, _: (
+        Libinfer().measure(model, case, a)[0] if engine == "libinfer" else peers[engine].measure(case, a)))
+    if "mix" not in a.cases:
+        return
+    vocabulary = mix.vocabulary(a.infer, model)
+    # The tries get ids of their own, as every round does.
+    probe = mix.load(a.rounds, max(3, a.mix_requests // 3), vocabulary)
+    mixed = lambda engine: settings_of(record, f"{name} {engine} mix", lambda tries: (
+        peers[engine].choose_mix(model, chosen(engine), probe, a, tries, record.write)))
+
+    def serve(engine, _, round_):
+        requests = mix.load(round_, a.mix_requests, vocabulary)
+        return Libinfer().serve(model, requests, a) if engine == "libinfer" else peers[engine].serve(requests, a)
+
+    take_turns(model, a, record, peers, late, [(r, "mix") for r in range(a.rounds)], " mix", mixed, serve)
+
+
+def settings_of(record, key, choose):
+    """The settings that are recorded under the key; those that `choose` finds when there are none."""
+    choice = record.data["choices"].setdefault(key, {"settings": None, "tries": []})
+    if not choice["settings"]:
+        choice["settings"] = choose(choice["tries"])
+        print(f"{key}: fastest with {json.dumps(choice['settings'])}", flush=True)
+    return choice["settings"]
+
+
+def take_turns(model, a, record, peers, late, plan, kind, chosen, measure):
+    """Measures the rounds and cases of a plan that are not recorded yet, with the settings that `chosen` answers."""
+    name, data = model.stem, record.data
+    about = data["models"].setdefault(name, {"path": str(model), "bytes": model.stat().st_size})
     engines = list(a.only)
     if not any(not record.has(name, e, c, r) for e in engines for r, c in plan):
         return
     for engine in [e for e in engines if e in peers]:
-        key, peer = f"{name} {engine}", peers[engine]
+        key, peer = f"{name} {engine}{kind}", peers[engine]
         try:
-            choice = data["choices"].setdefault(key, {"settings": None, "tries": []})
-            if not choice["settings"]:
-                choice["settings"] = peer.choose(model, cases, a, choice["tries"], record.write)
-                print(f"{name}: {engine} is fastest with {json.dumps(choice['settings'])}", flush=True)
-            about.setdefault("load", {})[engine] = peer.load(model, choice["settings"], a)
+            seconds = peer.load(model, chosen(engine), a)
+            about.setdefault("load", {}).setdefault(engine, seconds)
             data["failures"].pop(key, None)
         except Failed as e:
             data["failures"][key] = str(e)
@@ -361,31 +432,28 @@ def compare(model, a, record, peers, late):
             if record.has(name, engine, case, round_):
                 continue
             try:
-                if engine == "libinfer":
-                    run, _ = Libinfer().measure(model, case, a)
-                else:
-                    run = peers[engine].measure(case, a)
+                run = measure(engine, case, round_)
             except Failed as e:
                 data["failures"][f"{name} {engine} {case}"] = str(e)
                 print(f"{name} {case}: {engine} failed: {e}", flush=True)
                 if engine in peers:
                     try:
-                        peers[engine].load(model, data["choices"][f"{name} {engine}"]["settings"], a)
+                        peers[engine].load(model, chosen(engine), a)
                     except Failed:
                         engines = [e for e in engines if e != engine]
                 continue
             data["failures"].pop(f"{name} {engine} {case}", None)
             data["runs"].append({"model": name, "engine": engine, "case": case, "round": round_, **run})
             record.write()
-            speeds = ", ".join(f"{w} {run[w]:.1f}" for w in ("prefill", "decode") if w in run)
-            print(f"{name} {case} round {round_ + 1}: {engine} {speeds}", flush=True)
+            figures = ", ".join(f"{w} {run[w]:.1f}" for w in ("prefill", "decode", *mix.FIGURES) if w in run)
+            print(f"{name} {case} round {round_ + 1}: {engine} {figures}", flush=True)
             # Threads of an engine that spin after their work must not disturb the next.
             time.sleep(0.3)
         if at + 1 == len(plan) or plan[at + 1][0] != round_:
             publish(record)
     for engine, peer in peers.items():
         try:
-            if engine in engines:
+            if engine in engines and not kind:
                 about.setdefault("peak", {})[engine] = peer.ask(op="memory")["peak"]
         except Failed as e:
             print(f"{name}: the memory of {engine} is unknown: {e}", flush=True)

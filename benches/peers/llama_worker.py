@@ -6,6 +6,7 @@ import time
 import llama_cpp as L
 
 import protocol
+from llama_serve import Server
 
 # The callback must live as long as the library.
 SILENCE = L.llama_log_callback(lambda *_: None)
@@ -19,8 +20,9 @@ class Engine:
         self.contexts = {}
 
     def load(self, model, threads, settings):
-        """settings: repack (weights in another layout) and flash (attention)."""
-        self.threads, self.flash = threads, settings["flash"]
+        """settings: repack (weights in another layout) and flash (attention); of the mixed load also unified (one cache for
+        all sequences) and rows (most of a batch)."""
+        self.threads, self.flash, self.settings = threads, settings["flash"], settings
         if self.model and self.loaded == (model, settings["repack"]):
             return {"seconds": self.seconds}
         self.free()
@@ -48,22 +50,40 @@ class Engine:
     def context(self, fill, batch, steps):
         """A context that fits, kept for the next round; its first use is not measured."""
         key = (fill, batch, steps, self.flash)
-        if key in self.contexts:
-            return self.contexts[key]
+        if key not in self.contexts:
+            self.contexts[key] = self.new_context(fill + steps, batch, 2048, batch == 1)
+            self.run(*self.contexts[key], min(fill, 512), batch, 1)
+        return self.contexts[key]
+
+    def new_context(self, tokens, batch, rows, unified):
         params = L.llama_context_default_params()
-        params.n_ctx = batch * (-(-(fill + steps + 2) // 256) * 256)
-        params.n_batch = 2048
+        params.n_ctx = batch * (-(-(tokens + 2) // 256) * 256)
+        params.n_batch = rows
         params.n_ubatch = 512
         params.n_seq_max = batch
-        params.kv_unified = batch == 1
+        params.kv_unified = unified
         params.n_threads = params.n_threads_batch = self.threads
         params.flash_attn_type = L.LLAMA_FLASH_ATTN_TYPE_ENABLED if self.flash else L.LLAMA_FLASH_ATTN_TYPE_DISABLED
         context = L.llama_init_from_model(self.model, params)
         if not context:
-            raise RuntimeError(f"llama.cpp cannot create a context for {batch} x {fill + steps} tokens")
-        self.contexts[key] = (context, L.llama_batch_init(2048, 0, 1))
-        self.run(*self.contexts[key], min(fill, 512), batch, 1)
-        return self.contexts[key]
+            raise RuntimeError(f"llama.cpp cannot create a context for {batch} x {tokens} tokens")
+        return context, L.llama_batch_init(rows, 0, 1)
+
+    def serve(self, requests, sequences):
+        longest = max(len(r["ids"]) + r["max_tokens"] for r in requests)
+        unified, rows = self.settings["unified"], self.settings["rows"]
+        key = ("serve", longest, sequences, unified, rows, self.flash)
+        known = key in self.contexts
+        if not known:
+            # One sequence more, for what several prompts begin with.
+            self.contexts[key] = self.new_context(longest, sequences + 1, rows, unified)
+        context, tokens = self.contexts[key]
+        server = Server(context, lambda batch: self.decode(context, tokens, batch), rows, self.vocabulary)
+        if not known:
+            # The first use of a context is not measured.
+            server.serve(requests[:1], sequences)
+        seconds, first = server.serve(requests, sequences)
+        return {"seconds": seconds, "first": first}
 
     def measure(self, fill, batch, steps):
         context, tokens = self.context(fill, batch, steps)

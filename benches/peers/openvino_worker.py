@@ -15,7 +15,8 @@ class Engine:
         self.next_id = 0
 
     def load(self, model, threads, settings):
-        """settings: kv (the precision of keys and values), chunk (tokens of a step), cache_gb."""
+        """settings: kv (the precision of keys and values), chunk (tokens of a step), cache_gb; of the mixed load also
+        sequences (at the same time, with a prefix cache)."""
         wanted = (model, threads, tuple(sorted(settings.items())))
         if self.pipeline and self.loaded == wanted:
             return {"seconds": self.seconds}
@@ -23,8 +24,9 @@ class Engine:
         scheduler = genai.SchedulerConfig()
         scheduler.cache_size = settings["cache_gb"]
         scheduler.max_num_batched_tokens = settings["chunk"]
-        scheduler.max_num_seqs = 256
-        scheduler.enable_prefix_caching = False
+        scheduler.max_num_seqs = settings.get("sequences", 256)
+        # Of the other measurements every run computes its prompts.
+        scheduler.enable_prefix_caching = "sequences" in settings
         properties = {"INFERENCE_NUM_THREADS": threads, "KV_CACHE_PRECISION": settings["kv"]}
         started = time.perf_counter()
         self.pipeline = genai.ContinuousBatchingPipeline(model, scheduler, "CPU", properties)
@@ -42,18 +44,42 @@ class Engine:
         prefill, decode = self.run(fill, batch, steps)
         return {"prefill": prefill, "decode": decode}
 
-    def run(self, fill, batch, steps):
+    def add(self, ids, tokens):
+        """Queues a request of that many tokens, greedily chosen."""
         config = genai.GenerationConfig()
-        config.max_new_tokens = steps + 1
-        config.min_new_tokens = steps + 1
+        config.max_new_tokens = tokens
+        config.min_new_tokens = tokens
         config.ignore_eos = True
         config.do_sample = False
-        prompts = [openvino.Tensor(numpy.array([protocol.prompt(fill, i, self.vocabulary)], numpy.int64)) for i in range(batch)]
+        self.next_id += 1
+        return self.pipeline.add_request(self.next_id, openvino.Tensor(numpy.array([ids], numpy.int64)), config)
+
+    def serve(self, requests, sequences):
+        """`sequences` are those of the settings."""
+        if "serve" not in self.measured:
+            # The first use is not measured; these ids come in no load.
+            self.run(512, 1, 1)
+            self.measured.add("serve")
+        first = [None] * len(requests)
         started = time.perf_counter()
-        handles = []
-        for ids in prompts:
-            handles.append(self.pipeline.add_request(self.next_id, ids, config))
-            self.next_id += 1
+        handles = [self.add(r["ids"], r["max_tokens"]) for r in requests]
+        while self.pipeline.has_non_finished_requests():
+            self.pipeline.step()
+            now = time.perf_counter() - started
+            for i, handle in enumerate(handles):
+                if first[i] is None and handle.can_read():
+                    first[i] = now
+        seconds = time.perf_counter() - started
+        for request, handle in zip(requests, handles):
+            tokens = sum(len(output.generated_ids) for output in handle.read_all())
+            if tokens != request["max_tokens"]:
+                raise RuntimeError(f"{request['max_tokens']} tokens were to be generated, {tokens} were")
+        return {"seconds": seconds, "first": first}
+
+    def run(self, fill, batch, steps):
+        prompts = [protocol.prompt(fill, i, self.vocabulary) for i in range(batch)]
+        started = time.perf_counter()
+        handles = [self.add(ids, steps + 1) for ids in prompts]
         while not all(h.can_read() for h in handles):
             self.pipeline.step()
         filled = time.perf_counter()

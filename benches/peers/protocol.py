@@ -2,10 +2,13 @@
 
     {"op": "load", "model": PATH, "threads": N, "settings": {...}}      -> {"seconds": S}
     {"op": "measure", "fill": N, "batch": B, "steps": S}                -> {"prefill": SECONDS, "decode": SECONDS}
+    {"op": "serve", "requests": [{"ids": [...], "max_tokens": N, "shared": N}, ...], "sequences": N}
+                                                                        -> {"seconds": S, "first": [SECONDS, ...]}
     {"op": "memory"}                                                    -> {"peak": BYTES}
 
 A measurement computes `batch` prompts of `fill` tokens each, to the logits of their last tokens, and then decodes `steps`
-tokens for each sequence. Whatever fails is answered as {"error": SENTENCE}.
+tokens for each sequence. Serving answers all requests, which are there at once, at most `sequences` at the same time, and says
+how long all of them took and how long each took to its first token. Whatever fails is answered as {"error": SENTENCE}.
 """
 
 import json

@@ -1,4 +1,4 @@
-//! `infer bench --compare` and `--latency`: what they measure and how they say it. No test looks at how fast anything is.
+//! `infer bench --compare`, `--latency` and `--serve`: what they measure and how they say it. No test looks at how fast anything is.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod common;
@@ -404,6 +404,54 @@ fn answers_are_measured_alone_and_beside_prompts() {
 }
 
 #[test]
+fn the_requests_of_a_file_are_served_at_most_so_many_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("requests.json");
+    let beginning: Vec<u32> = (10..42).collect();
+    let requests: Vec<Value> = (0..6u32)
+        .map(|i| {
+            let ids = [&beginning[..], &[i; 20]].concat();
+            serde_json::json!({ "ids": ids, "max_tokens": 8 + i })
+        })
+        .collect();
+    std::fs::write(&file, Value::from(requests).to_string()).unwrap();
+    let path = file.to_str().unwrap();
+    let serve = ["--serve", path, "--sequences", "2", "--repetitions", "2"];
+    let report = json(bench(&[&["--json"], &serve[..]].concat()));
+    assert_eq!(report["kind"], "serve");
+    assert_eq!(report["requests"]["prompt_tokens"], 6 * 52);
+    assert_eq!(report["requests"]["generated_tokens"], 6 * 8 + 15);
+    assert_eq!(report["max_running"], 2);
+    let results = report["results"].as_array().unwrap();
+    assert_eq!(results.len(), 2);
+    for result in results {
+        let total = result["tokens_per_second"].as_f64().unwrap() * result["seconds"].as_f64().unwrap();
+        assert!((total - (6 * 52 + 63) as f64).abs() < 1e-6, "{result}");
+        let first = &result["first_token"];
+        assert_eq!(first["count"], 6);
+        assert!(first["p50"].as_f64() <= first["p95"].as_f64(), "{result}");
+        // Of a cache that is empty at first: what the first request had is there for the last ones.
+        let found = result["prefix_hit_tokens"].as_u64().unwrap();
+        assert!((32..=5 * 32).contains(&found), "{result}");
+        let batch = result["mean_sequences"].as_f64().unwrap();
+        assert!(batch > 1.0 && batch <= 2.0, "{result}");
+    }
+    let answer = run(bench(&serve));
+    assert!(answer.stdout.contains("first token p50"), "{answer:?}");
+
+    std::fs::write(&file, r#"[{"ids": [1], "max_tokens": 4}, {"ids": []}]"#).unwrap();
+    let answer = run(bench(&serve));
+    assert_eq!(answer.code, Some(2), "{answer:?}");
+    assert!(
+        answer.stderr.contains("request 1: expected \"ids\""),
+        "{answer:?}"
+    );
+    std::fs::write(&file, r#"[{"ids": [1], "max_tokens": 4000}]"#).unwrap();
+    let answer = run(bench(&serve));
+    assert!(answer.stderr.contains("takes 4001 tokens"), "{answer:?}");
+}
+
+#[test]
 fn what_cannot_be_served_is_refused() {
     for (arguments, sentence) in [
         (&["--workload", "sweep"][..], "--compare"),
@@ -418,6 +466,7 @@ fn what_cannot_be_served_is_refused() {
         (&["--compare", "--scale", "0"], "expected a number above 0"),
         (&["--latency", "--svg", "x.svg"], "cannot be used with"),
         (&["--quick"], "--compare|--latency"),
+        (&["--serve", "x", "--seed", "2"], "cannot be used with"),
     ] {
         let answer = run(bench(arguments));
         assert_eq!(answer.code, Some(2), "{arguments:?}: {answer:?}");

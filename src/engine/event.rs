@@ -207,6 +207,7 @@ pub(crate) struct Mailbox {
     id: u64,
     tag: u64,
     announce: Announce,
+    given_up: AtomicBool,
     /// Whether the engine's ready list holds this mailbox; guarded by that list's lock.
     pub(crate) listed: AtomicBool,
     state: Mutex<State>,
@@ -261,6 +262,7 @@ impl Mailbox {
             id: NEXT_ID.fetch_add(1, Relaxed),
             tag,
             announce,
+            given_up: AtomicBool::new(false),
             listed: AtomicBool::new(false),
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -377,6 +379,16 @@ impl Mailbox {
     /// Whether the last event was put in.
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().is_closed()
+    }
+
+    /// The request is to end; answers whether that was known.
+    pub(crate) fn give_up(&self) -> bool {
+        self.given_up.swap(true, Relaxed)
+    }
+
+    /// Whether the request is to end.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.given_up.load(Relaxed)
     }
 
     /// Whether an event waits.

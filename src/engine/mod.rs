@@ -226,11 +226,12 @@ impl Engine {
     pub fn submit_batch(&self, options: Vec<RequestOptions>) -> Result<Vec<Request>> {
         let shared = &self.shared;
         shared.check_room(&shared.lock(), options.len())?;
-        let (mut requests, mut sequences) = (Vec::new(), Vec::new());
+        let mut requests = crate::memory::with_capacity(options.len(), "a batch of requests")?;
+        let mut sequences = crate::memory::with_capacity(options.len(), "a batch of requests")?;
         for options in options {
-            let completions = request::prepare(shared, options)?;
-            requests.extend(completions.first().map(|first| Request::new(first, shared)));
-            sequences.extend(completions);
+            let first = sequences.len();
+            request::prepare(shared, options, &mut sequences)?;
+            requests.extend(sequences.get(first).map(|first| Request::new(first, shared)));
         }
         let n = sequences.len();
         let mut inbox = shared.lock();

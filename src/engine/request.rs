@@ -1,6 +1,5 @@
 //! Requests: from options to a queued sequence, and the handle their caller keeps.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -20,7 +19,6 @@ const MAX_STOP_TOTAL: usize = 1 << 16;
 /// A submitted request. Dropping it cancels it without waiting.
 pub struct Request {
     mailbox: Arc<Mailbox>,
-    cancelled: Arc<AtomicBool>,
     engine: Weak<Shared>,
 }
 
@@ -28,7 +26,6 @@ impl Request {
     pub(super) fn new(sequence: &Sequence, engine: &Arc<Shared>) -> Self {
         Self {
             mailbox: Arc::clone(&sequence.mailbox),
-            cancelled: Arc::clone(&sequence.cancelled),
             engine: Arc::downgrade(engine),
         }
     }
@@ -66,7 +63,7 @@ impl Request {
     }
 
     fn give_up(&self) {
-        if self.cancelled.swap(true, Relaxed) {
+        if self.mailbox.give_up() {
             return;
         }
         if let Some(shared) = self.engine.upgrade() {
@@ -84,8 +81,13 @@ impl Drop for Request {
     }
 }
 
-/// Checks the options and tokenizes the prompt; answers a sequence for each completion.
-pub(super) fn prepare(shared: &Arc<Shared>, mut options: RequestOptions) -> Result<Vec<Sequence>> {
+/// Checks the options and tokenizes the prompt; adds a sequence for each completion to `sequences`, whose caller drops them
+/// when there is an error.
+pub(super) fn prepare(
+    shared: &Arc<Shared>,
+    mut options: RequestOptions,
+    sequences: &mut Vec<Sequence>,
+) -> Result<()> {
     options.check()?;
     check_stops(&options)?;
     if options.n > shared.options.max_queued {
@@ -121,25 +123,15 @@ pub(super) fn prepare(shared: &Arc<Shared>, mut options: RequestOptions) -> Resu
         None => Announce::Engine(Arc::downgrade(&shared.ready)),
     };
     let mailbox = Mailbox::new(options.tag, options.n, announce);
-    let cancelled = Arc::new(AtomicBool::new(false));
-    (0..options.n as u32)
-        .map(|choice| {
-            let (mailbox, cancelled) = (Arc::clone(&mailbox), Arc::clone(&cancelled));
-            let mut sequence = Sequence::new(
-                &options,
-                &prompt,
-                info,
-                shared.context,
-                choice,
-                mailbox,
-                cancelled,
-            )?;
-            if options.speculation && shared.options.draft_rows() > 0 {
-                sequence.speculate(&shared.options)?;
-            }
-            Ok(sequence)
-        })
-        .collect()
+    for choice in 0..options.n as u32 {
+        let mailbox = Arc::clone(&mailbox);
+        let mut sequence = Sequence::new(&options, &prompt, info, shared.context, choice, mailbox)?;
+        if options.speculation && shared.options.draft_rows() > 0 {
+            sequence.speculate(&shared.options)?;
+        }
+        sequences.push(sequence);
+    }
+    Ok(())
 }
 
 /// Makes a prompt fit the context if it may be shortened.

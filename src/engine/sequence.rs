@@ -1,7 +1,6 @@
 //! One completion on its way: tokens, position, text and the conditions that end it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::cold::Ticket;
@@ -29,7 +28,6 @@ pub(crate) struct Sequence {
     pub(crate) priority: u64,
     /// How often others that came later were served before it.
     pub(crate) overtaken: u32,
-    pub(crate) cancelled: Arc<AtomicBool>,
     pub(crate) tokens: Vec<u32>,
     pub(crate) computed: usize,
     /// Tokens it had when it was admitted: up to there it reads, from there on it generates.
@@ -137,7 +135,6 @@ impl Sequence {
         context: usize,
         choice: u32,
         mailbox: Arc<Mailbox>,
-        cancelled: Arc<AtomicBool>,
     ) -> Result<Self> {
         let max_len = prompt.len().saturating_add(options.max_tokens).min(context);
         let mut tokens = memory::with_capacity(max_len, "the tokens of a request")?;
@@ -151,7 +148,6 @@ impl Sequence {
             arrival: 0,
             priority: options.priority,
             overtaken: 0,
-            cancelled,
             n_prompt: tokens.len(),
             goal: tokens.len(),
             untouched: true,
@@ -196,7 +192,8 @@ impl Sequence {
             failure: None,
             outputs,
             text: String::with_capacity(256),
-            piece: String::with_capacity(256),
+            // Without stop strings tokens go straight into the text.
+            piece: String::with_capacity(if options.stop.is_empty() { 0 } else { 256 }),
             delivered: 0,
         })
     }
@@ -416,9 +413,14 @@ impl Sequence {
         }
     }
 
+    /// Whether its caller wants its end.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.mailbox.is_given_up()
+    }
+
     /// Why it has to end whatever it would generate.
     pub(crate) fn interrupted(&self, now: Instant) -> Option<Ending> {
-        if self.cancelled.load(Relaxed) {
+        if self.is_cancelled() {
             return Some(Ending::plain(FinishReason::Cancelled));
         }
         if let Some(error) = &self.failure {
@@ -454,8 +456,11 @@ impl Sequence {
         }
         if let Some(tokenizer) = tokenizer {
             self.piece.clear();
-            self.detokenizer
-                .push(tokenizer, token, self.render_special, &mut self.piece);
+            let to = match self.stop.is_empty() {
+                true => &mut self.text,
+                false => &mut self.piece,
+            };
+            self.detokenizer.push(tokenizer, token, self.render_special, to);
             if let Some(stop) = self.stop.push(&self.piece, &mut self.text) {
                 return Some(Ending::stopped(stop.to_string()));
             }

@@ -67,6 +67,11 @@ impl StopMatcher {
         }
     }
 
+    /// Whether there is nothing to find.
+    pub fn is_empty(&self) -> bool {
+        self.stops.is_empty()
+    }
+
     /// Takes new text, appends to `out` what can be shown, and answers the stop string that was found, if any: the
     /// one that begins first, the longest of those that begin together.
     pub fn push(&mut self, text: &str, out: &mut String) -> Option<&str> {

@@ -377,7 +377,7 @@ impl Worker {
                 || running
                     .iter()
                     .zip(shares)
-                    .all(|(s, &n)| n == 0 || s.cancelled.load(Relaxed))
+                    .all(|(s, &n)| n == 0 || s.is_cancelled())
         };
         let mut step = Step {
             compute: Compute {

@@ -181,7 +181,23 @@ pub fn find(object: Object, name: &str) -> Result<&'static OptionSpec, OptionErr
 impl OptionSpec {
     /// Parses and checks a value.
     pub fn parse(&self, text: &str) -> Result<OptionValue, OptionError> {
-        let parsed = match self.kind {
+        match self.kind {
+            Kind::Text => Ok(OptionValue::Text(text.to_string())),
+            _ => self.value(text).ok_or_else(|| self.refused(text)),
+        }
+    }
+
+    /// Checks a value as [`OptionSpec::parse`] does, without a copy of a text.
+    fn check(&self, text: &str) -> Result<(), OptionError> {
+        match self.kind {
+            Kind::Text => Ok(()),
+            _ => self.value(text).map(drop).ok_or_else(|| self.refused(text)),
+        }
+    }
+
+    /// What is no text of its own.
+    fn value(&self, text: &str) -> Option<OptionValue> {
+        match self.kind {
             Kind::Bool => match text {
                 "true" | "1" => Some(OptionValue::Bool(true)),
                 "false" | "0" => Some(OptionValue::Bool(false)),
@@ -202,15 +218,18 @@ impl OptionSpec {
                 .filter(|&v| v >= min && v <= max && !(min_exclusive && v <= min))
                 .map(OptionValue::Float),
             Kind::Choice(words) => words.iter().find(|w| **w == text).map(|w| OptionValue::Choice(w)),
-            Kind::Text => Some(OptionValue::Text(text.to_string())),
-        };
-        parsed.ok_or_else(|| OptionError::Value {
+            Kind::Text => None,
+        }
+    }
+
+    fn refused(&self, text: &str) -> OptionError {
+        OptionError::Value {
             object: self.object.name(),
             name: self.name,
             kind: self.kind.name(),
             range: self.kind.range(),
             found: text.chars().take(100).collect(),
-        })
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The options of each object as a struct, filled from the table.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use super::{Object, OptionError, OptionSet, OptionValue, find};
@@ -31,7 +32,14 @@ macro_rules! option_struct {
                 }
             }
             fn check(&self) -> Result<(), OptionError> {
-                $(find($object, stringify!($field))?.parse(&self.$field.to_string())?;)*
+                // One buffer for all of them: every request is checked.
+                let mut text = String::with_capacity(32);
+                $({
+                    text.clear();
+                    // Writing into a string does not fail.
+                    let _ = write!(text, "{}", self.$field);
+                    find($object, stringify!($field))?.check(&text)?;
+                })*
                 Ok(())
             }
         }

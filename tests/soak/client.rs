@@ -4,10 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::faults;
 use super::kinds::{self, Part};
 use infer::Error;
 use infer::engine::{Engine, Event, FinishReason, Queue, Request};
+use infer::kernel::KernelError;
 use infer::options::{Prompt, RequestOptions};
+use infer::tokenizer::TokenizerError;
 
 /// Engines that share a pool of threads.
 pub const ENGINES: usize = 3;
@@ -35,6 +38,8 @@ pub struct Counts {
     pub cut_short: u64,
     pub abandoned: u64,
     pub failed: u64,
+    /// Submissions and states for which memory was refused.
+    pub without_memory: u64,
     pub refused: u64,
     pub restored: u64,
     /// Of the finished ones together.
@@ -48,6 +53,7 @@ impl Counts {
         self.cut_short += other.cut_short;
         self.abandoned += other.abandoned;
         self.failed += other.failed;
+        self.without_memory += other.without_memory;
         self.refused += other.refused;
         self.restored += other.restored;
         self.time += other.time;
@@ -69,6 +75,15 @@ impl Open {
     fn ended(&self) -> bool {
         self.parts.iter().all(|part| part.finish.is_some())
     }
+}
+
+fn is_memory(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Memory(_)
+            | Error::Tokenizer(TokenizerError::Memory(_))
+            | Error::Kernel(KernelError::Memory(_))
+    )
 }
 
 pub struct Client<'a> {
@@ -176,7 +191,7 @@ impl<'a> Client<'a> {
                 }
             }
             Err(Error::Busy(_)) => self.counts.refused += 1,
-            Err(e) => panic!("a refused request: {e}"),
+            Err(e) => self.refused_memory(&e),
         }
     }
 
@@ -204,15 +219,27 @@ impl<'a> Client<'a> {
                     },
                     ..RequestOptions::default()
                 };
-                let ids = engine.prompt_ids(&options).unwrap();
-                let state = engine.save_state(&ids, salt).unwrap();
                 let other = &self.engines[self.random.below(ENGINES)];
-                let n = other.restore_state(&state, salt).unwrap();
-                assert!(n <= ids.len());
-                self.counts.restored += u64::from(n > 0);
+                let restored = engine.prompt_ids(&options).and_then(|ids| {
+                    let state = engine.save_state(&ids, salt)?;
+                    let n = other.restore_state(&state, salt)?;
+                    assert!(n <= ids.len());
+                    Ok(n)
+                });
+                match restored {
+                    Ok(n) => self.counts.restored += u64::from(n > 0),
+                    Err(e) => self.refused_memory(&e),
+                }
             }
-            _ => fault(),
+            _ => faults::arm(&mut |n| self.random.below(n)),
         }
+    }
+
+    /// Nothing else but an injected refusal of memory fails a call.
+    fn refused_memory(&mut self, error: &Error) {
+        let injected = is_memory(error) && error.to_string().contains("an injected fault");
+        assert!(cfg!(infer_faults) && injected, "a refused call: {error:?}");
+        self.counts.without_memory += 1;
     }
 
     /// Waits for the oldest request, and takes what comes for others on the way.
@@ -251,12 +278,14 @@ impl<'a> Client<'a> {
                 FinishReason::Cancelled => assert!(open.cancelled, "{what}"),
                 FinishReason::Deadline => assert!(open.has_deadline, "{what}"),
                 FinishReason::Error => {
-                    let error = finish.error.as_ref().unwrap().to_string();
-                    assert!(
-                        cfg!(infer_faults) && error.contains("an injected fault"),
-                        "{what}: {error}"
-                    );
+                    let error = finish.error.as_ref().unwrap();
+                    let injected = (matches!(**error, Error::Internal { .. }) || is_memory(error))
+                        && error.to_string().contains("an injected fault");
+                    assert!(cfg!(infer_faults) && injected, "{what}: {error:?}");
                     self.counts.failed += 1;
+                    // What it had until then is right.
+                    assert!(expected.tokens.starts_with(&part.tokens), "{what}");
+                    assert!(expected.text.starts_with(&part.text), "{what}");
                     continue;
                 }
                 _ => {
@@ -274,18 +303,6 @@ impl<'a> Client<'a> {
             assert!(expected.tokens.starts_with(&part.tokens), "{what}");
             assert!(expected.text.starts_with(&part.text), "{what}");
             self.counts.cut_short += 1;
-        }
-    }
-}
-
-/// Lets one of the next steps panic, in test builds that can.
-fn fault() {
-    #[cfg(infer_faults)]
-    {
-        #[allow(unsafe_code, reason = "what C tests arm faults with")]
-        // SAFETY: the text ends with a NUL.
-        unsafe {
-            infer::ffi::infer_fault_arm(c"step".as_ptr(), 20);
         }
     }
 }

@@ -31,6 +31,9 @@ const SAMPLE: Duration = Duration::from_millis(2);
 /// Samples of a timing; the median counts.
 const SAMPLES: usize = 9;
 
+/// What the levels are compared with.
+const SCALAR: &str = "the limit is the lanes of a vector against one; the scalar level is plain Rust, which the compiler vectorises for what every CPU has (4 lanes of SSE2 or NEON), so it is no build without SIMD";
+
 /// A line of the table.
 struct Figure {
     figure: String,
@@ -250,9 +253,7 @@ fn vectors(figures: &mut Vec<Figure>, k: &Kernels, scalar: &Kernels, clock: f64)
             lanes,
             "x",
         );
-        figures.push(
-            figure.note("the limit is the lanes of a vector; the scalar build uses what every CPU has"),
-        );
+        figures.push(figure.note(SCALAR));
     }
     figures.push(Figure::new(
         "RMS norm of 2048, fused against several passes",
@@ -444,7 +445,10 @@ fn allocating(
     figures.push(Figure::new("allocations over whole requests", claim, rate, Some(0.0), "/s")
         .note("8 requests at a time, 32 prompt and 64 generated tokens; the faster the model, the more requests per second"));
     let per_request = count as f64 / (4 * batch) as f64;
-    figures.push(Figure::new("allocations per request", "", per_request, None, ""));
+    figures.push(
+        Figure::new("allocations per request", "", per_request, None, "")
+            .note("from submission to the last event, those of the caller's prompts included"),
+    );
 
     let filled = bench.fill(batch, prompt, steps)?;
     bench.decode(&filled, 8)?;
@@ -540,7 +544,11 @@ fn store(figures: &mut Vec<Figure>) -> infer::Result<()> {
 /// What is measured elsewhere.
 fn elsewhere(figures: &mut Vec<Figure>) {
     for (figure, claim, note) in [
-        ("L1 hit rate", "92 %", "by cachegrind, see docs/benchmarks.md"),
+        (
+            "L1 hit rate",
+            "92 %",
+            "measured by benches/cachegrind, which needs valgrind",
+        ),
         (
             "first token of a cached prompt",
             "<= 1.2 decode steps",

@@ -4,8 +4,8 @@
 //! faster than, [`machine`] describes machine and process, [`table`] writes for people, [`founding`] compares the figures of
 //! the founding reports, for which [`allocations`] counts.
 //!
-//! [`workload`] makes loads up and [`serve`] serves them, which [`compare`] does with and without each feature; [`latency`]
-//! measures answers while prompts keep coming. [`tier`] measures the cold tier, [`kv`] and [`kv_cold`] the key/value
+//! [`workload`] makes loads up and [`serve`] serves them, which [`compare`] does with and without each feature and [`listed`]
+//! with the requests of a file; [`latency`] measures answers while prompts keep coming. [`tier`] measures the cold tier, [`kv`] and [`kv_cold`] the key/value
 //! store alone.
 
 mod allocations;
@@ -15,6 +15,7 @@ mod kv;
 mod kv_cold;
 mod latency;
 mod limit;
+mod listed;
 mod machine;
 mod measure;
 mod percentile;
@@ -51,7 +52,8 @@ use speed::Counts;
 /// of memory and the clock are measured, and from them what the machine would allow (docs/benchmarks.md has the
 /// formulas); the fraction of that limit stands beside the speed.
 ///
-/// --compare serves a made-up load with and without each feature, --latency measures answers while prompts keep coming.
+/// --compare serves a made-up load with and without each feature, --latency measures answers while prompts keep coming,
+/// --serve serves the requests of a file.
 #[derive(clap::Args)]
 #[command(after_help = demo::HELP)]
 pub struct Args {
@@ -71,7 +73,7 @@ pub struct Args {
     /// a length of --prompt-tokens the prompts of that measurement fill it.
     #[arg(long, value_name = "N,N", default_value = "0", allow_hyphen_values = true)]
     depth: Counts,
-    /// Runs of each measurement [default: 5; with --compare and --latency 3].
+    /// Runs of each measurement [default: 5; with --compare, --latency and --serve 3].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     repetitions: Option<u32>,
     /// Measure the figures of the founding reports instead: claim, measured, limit.
@@ -134,7 +136,7 @@ pub fn run(args: &Args, json: bool) -> Outcome {
     if args.founding {
         return founding::run(&path, &options, &model_options, &machine, json);
     }
-    if args.serving.compare || args.serving.latency || args.tiering.tier {
+    if args.serving.is_asked_for() || args.tiering.tier {
         return serve_and_measure(args, &path, &options, &model_options, &machine, json);
     }
     speed::run(args, &path, options, &model_options, &machine, json)
@@ -160,6 +162,8 @@ fn serve_and_measure(
         tier::run(&args.tiering, path, subject, json)
     } else if args.serving.compare {
         compare::run(&args.serving, subject, json)
+    } else if let Some(file) = &args.serving.serve {
+        listed::run(&args.serving, file, subject, json)
     } else {
         latency::run(&args.serving, subject, json)
     }

@@ -1,4 +1,4 @@
-//! Flags of the measurements that serve requests: `--compare` and `--latency`.
+//! Flags of the measurements that serve requests: `--compare`, `--latency` and `--serve`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +23,10 @@ pub struct Serving {
     /// Measure the time between two tokens of steady answers, alone and while long prompts keep coming.
     #[arg(long, group = "serving", conflicts_with_all = ["prompt_tokens", "generate_tokens", "batch", "depth"])]
     pub latency: bool,
+    /// Serve the requests of a file, all there at once: a JSON list of {"ids": [1, 2], "max_tokens": 3}. Answers have that
+    /// length, greedily chosen.
+    #[arg(long, value_name = "PATH", group = "serving", conflicts_with_all = ["prompt_tokens", "generate_tokens", "batch", "depth", "seed", "scale", "quick", "max_seconds"])]
+    pub serve: Option<PathBuf>,
     /// The load to compare with.
     #[arg(
         long,
@@ -47,8 +51,8 @@ pub struct Serving {
     /// first token are those of a full queue.
     #[arg(long, value_name = "X", value_parser = positive, requires = "compare", conflicts_with = "latency")]
     pub rate: Option<f64>,
-    /// Sequences at the same time: at most with --compare (default: the preset's max_running), exactly with --latency
-    /// (default: 8).
+    /// Sequences at the same time: at most with --compare and --serve (default: the preset's max_running), exactly with
+    /// --latency (default: 8).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096), requires = "serving")]
     sequences: Option<u32>,
     /// Seconds that a run may take. --compare cuts the load, for all alike, at what everything off completes by then.
@@ -85,6 +89,11 @@ pub struct Subject<'a> {
 }
 
 impl Serving {
+    /// Whether any of these measurements is.
+    pub fn is_asked_for(&self) -> bool {
+        self.compare || self.latency || self.serve.is_some()
+    }
+
     /// Repetitions when `asked` on the command line, else the usual ones.
     pub fn repetitions(&self, asked: Option<u32>, usual: u32) -> u32 {
         asked.unwrap_or(if self.quick { 1 } else { usual })

@@ -241,7 +241,7 @@ impl<'a> Draft<'a> {
 }
 
 /// A request of nobody in particular.
-fn request(ids: Vec<u32>, arrival: f64) -> Request {
+pub fn request(ids: Vec<u32>, arrival: f64) -> Request {
     Request {
         after: None,
         ids,
