@@ -5,7 +5,7 @@
     reason = "tasks write disjoint rows and columns of shared buffers"
 )]
 
-use super::generic::matmul::{panel_columns, x_panel_bytes};
+use super::generic::matmul::{X_BLOCK, panel_columns, x_panel_bytes};
 use super::generic::quantize::LONG_BLOCK;
 use super::pool::Pieces;
 use super::{CpuLevel, KernelError, Kernels, Precision, RowType, ThreadPool};
@@ -136,7 +136,7 @@ impl Activations {
         let floats = rows.checked_mul(stride).ok_or_else(overflow)?;
         // The last panel may be filled up to eight columns.
         let columns = rows.checked_add(7).ok_or_else(overflow)?;
-        let row = width.div_ceil(32).checked_mul(40).ok_or_else(overflow)?;
+        let row = width.div_ceil(32).checked_mul(X_BLOCK).ok_or_else(overflow)?;
         let bytes = columns.checked_mul(row).ok_or_else(overflow)?;
         if floats > self.floats.len() {
             self.floats = memory::filled(0.0, floats, "activations")?;

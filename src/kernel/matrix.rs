@@ -329,7 +329,7 @@ impl<'a> MatmulJob<'a> {
         if needs_bytes && self.rows.is_some() && x_panel_bytes(w.n_in, 1) > SCRATCH - matmul::SCRATCH {
             let expected = format!(
                 "rows of at most {} values for a subset of them",
-                (SCRATCH - matmul::SCRATCH) / 40 * 32
+                (SCRATCH - matmul::SCRATCH) / matmul::X_BLOCK * 32
             );
             return Err(shape(expected, format!("{}", w.n_in)));
         }

@@ -74,6 +74,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn store_int(p: *mut u8, v: Self::I);
     unsafe fn and(a: Self::I, b: Self::I) -> Self::I;
     unsafe fn or(a: Self::I, b: Self::I) -> Self::I;
+    /// Sums of bytes, without carries.
+    unsafe fn add_bytes(a: Self::I, b: Self::I) -> Self::I;
     /// Shifts every 16 bits right by `n`, a constant of 0 to 7.
     unsafe fn shift_right(a: Self::I, n: u32) -> Self::I;
     /// Shifts every 16 bits left by `n`, a constant of 0 to 7.

@@ -106,6 +106,7 @@ impl Offer for Computing {
         ("cpu_level", None),
         ("kv_type", None),
         ("prefill_chunk", None),
+        ("prefill_budget", None),
         ("f16_products", None),
         ("flash_attention", None),
         ("exact", None),

@@ -198,6 +198,14 @@ impl<P: Products> Simd for Neon<P> {
         unsafe { vorrq_s32(a, b) }
     }
     #[inline(always)]
+    unsafe fn add_bytes(a: int32x4_t, b: int32x4_t) -> int32x4_t {
+        // SAFETY: see above.
+        unsafe {
+            let (a, b) = (vreinterpretq_u8_s32(a), vreinterpretq_u8_s32(b));
+            vreinterpretq_s32_u8(vaddq_u8(a, b))
+        }
+    }
+    #[inline(always)]
     unsafe fn shift_right(a: int32x4_t, n: u32) -> int32x4_t {
         // SAFETY: see above.
         unsafe {

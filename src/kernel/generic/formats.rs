@@ -62,6 +62,9 @@ pub(crate) trait Format {
     const STREAMED: bool = true;
     /// Whether scales are half-precision numbers.
     const HALF_SCALE: bool = false;
+    /// Whether 128 is subtracted from values and activations bring along what their sums begin with, where unsigned bytes
+    /// meet signed ones.
+    const RAISED: bool = false;
     /// What the values are indices into; then they are wide.
     const CODEBOOK: Option<[u8; 16]> = None;
     /// Reads the scales of the rows from `lane` on; `p` is the beginning of the block's scale bytes.
@@ -375,6 +378,8 @@ impl<F: Format> Format for Unpacked<F> {
     const WIDE: bool = F::WIDE;
     const STREAMED: bool = false;
     const HALF_SCALE: bool = F::HALF_SCALE;
+    // Activations that share a scale among 256 values bring the beginnings of halves.
+    const RAISED: bool = (F::WIDE || F::ZERO_POINT != 0) && (F::HALVES || !F::COARSE);
     #[inline(always)]
     unsafe fn scales<S: Simd>(_: *const u8, _: usize, _: Kept) {}
 }

@@ -26,7 +26,7 @@ pub(crate) const PREFETCH: usize = 4096;
 
 /// Bytes of activations that are multiplied with all panels of a task before the next ones are taken: they stay in the
 /// second cache.
-const COLUMN_BYTES: usize = 384 << 10;
+const COLUMN_BYTES: usize = 768 << 10;
 
 /// Bytes of a worker's scratch memory that [`panels`] uses beside columns of a subset.
 pub(crate) const SCRATCH: usize = unpacked::SCRATCH;
@@ -34,12 +34,13 @@ pub(crate) const SCRATCH: usize = unpacked::SCRATCH;
 /// Added to the integer sums of formats whose scales are half-precision numbers: then the sum's bits are those of the `f32`
 /// that is larger by so much, and the product of this number and a scale is exact. So one fused operation with its
 /// product subtracted gives the rounded product of scale and sum, which needs no conversion.
-const OFFSET: f32 = 12_582_912.0;
+pub(crate) const OFFSET: f32 = 12_582_912.0;
 
-/// Bytes of 32 activations of a column: the values, their scale, and the sums of both halves as 16-bit integers. Where a
+/// Bytes of 32 activations of a column: the values, their scale, the sums of both halves as 16-bit integers, and two
+/// integers that sums with raised weights begin with ([`Format::RAISED`]): [`OFFSET`] less 128 times the sum, and zero. Where a
 /// scale belongs to 256 values it stands with the last 32 of them, and every other 32, from the first on, have the sums of
-/// theirs and of the next 32 in its place.
-pub(crate) const X_BLOCK: usize = 40;
+/// theirs and of the next 32 in its place; there sums begin with less 128 times those of each half.
+pub(crate) const X_BLOCK: usize = 48;
 
 /// One weight matrix, its activations and its output, as workers see it. Lengths were checked when it was built.
 #[derive(Clone, Copy)]
@@ -114,8 +115,8 @@ pub(crate) fn panel_columns(max: usize, columns: usize) -> usize {
         _ if max < 8 => 4,
         5 | 6 => 6,
         7 | 8 => 8,
-        // Eight columns leave registers for one vector of rows only, which costs a little.
-        n if 20 * n.div_ceil(8) * 8 < 19 * n.div_ceil(6) * 6 => 8,
+        // Columns that fill up the last panel are computed for nothing; eight are a little faster than six.
+        n if 12 * n.div_ceil(8) * 8 <= 13 * n.div_ceil(6) * 6 => 8,
         _ => 6,
     }
 }
@@ -195,10 +196,10 @@ unsafe fn gather(job: &JobView, first: usize, count: usize, width: usize, out: *
             for b in 0..blocks {
                 let (from, to) = (from.add(b * X_BLOCK * job.x_width), to.add(b * X_BLOCK * width));
                 std::ptr::copy_nonoverlapping(from.add(32 * at), to.add(32 * c), 32);
-                let (from, to) = (from.add(32 * job.x_width), to.add(32 * width));
-                std::ptr::copy_nonoverlapping(from.add(4 * at), to.add(4 * c), 4);
-                let (from, to) = (from.add(4 * job.x_width), to.add(4 * width));
-                std::ptr::copy_nonoverlapping(from.add(4 * at), to.add(4 * c), 4);
+                for at_field in (32..X_BLOCK).step_by(4) {
+                    let (from, to) = (from.add(at_field * job.x_width), to.add(at_field * width));
+                    std::ptr::copy_nonoverlapping(from.add(4 * at), to.add(4 * c), 4);
+                }
             }
         }
     }
@@ -506,13 +507,26 @@ unsafe fn start<S: Simd, F: Format, const R: usize, const C: usize>(
     // SAFETY: the caller gives a set of C columns.
     unsafe {
         let x_sums = x.add(36 * C);
+        let mut sums = [[S::splat_int(0); C]; R];
+        if raised::<S, F>() {
+            let begins = x.add(if first { 40 } else { 44 } * C);
+            for c in 0..C {
+                let sum = S::repeat(begins.add(4 * c));
+                for i in 0..R {
+                    sums[i][c] = sum;
+                }
+            }
+            return sums;
+        }
         let zero_point = if F::WIDE { S::WIDE_BIAS } else { F::ZERO_POINT };
         let begin = if offset::<S, F>() {
             OFFSET.to_bits() as i32
         } else {
             0
         };
-        let mut sums = [[S::splat_int(begin); C]; R];
+        for sum in sums.as_flattened_mut() {
+            *sum = S::splat_int(begin);
+        }
         if zero_point != 0 {
             for c in 0..C {
                 let sum = S::add_pairs(
@@ -531,7 +545,17 @@ unsafe fn start<S: Simd, F: Format, const R: usize, const C: usize>(
 
 /// Whether sums of a set begin with [`OFFSET`].
 const fn offset<S: Simd, F: Format>() -> bool {
-    S::FUSED && F::HALF_SCALE && !F::COARSE
+    !F::COARSE && (scaled_with_offset::<S, F>() || raised::<S, F>())
+}
+
+/// Whether the product of [`OFFSET`] and a scale is exact, and one operation subtracts it.
+const fn scaled_with_offset<S: Simd, F: Format>() -> bool {
+    S::FUSED && F::HALF_SCALE
+}
+
+/// Whether values are raised to 128 above what they stand for, and what sums begin with comes with the activations.
+pub(super) const fn raised<S: Simd, F: Format>() -> bool {
+    F::RAISED && S::WIDE_BIAS == 128
 }
 
 /// Two 16-bit factors, for the sums of the first and the second half.
@@ -556,7 +580,7 @@ unsafe fn advance<S: Simd, F: Format, const R: usize, const C: usize, const V: u
         for c in 0..C {
             let x = S::repeat(x.add(32 * c + 4 * V));
             for i in 0..R {
-                sums[i][c] = if F::WIDE {
+                sums[i][c] = if F::WIDE || raised::<S, F>() {
                     S::dot_wide(sums[i][c], w[i], x)
                 } else {
                     S::dot(sums[i][c], w[i], x)
@@ -591,9 +615,11 @@ unsafe fn add<S: Simd, F: Format, const R: usize, const C: usize>(
             for i in 0..R {
                 let at = i * vectors_per_sub::<F>() * S::LANES;
                 let scale = S::load(scales.add(at));
-                let mut product = if offset::<S, F>() {
+                let mut product = if offset::<S, F>() && scaled_with_offset::<S, F>() {
                     let of_offset = S::mul(scale, S::splat(-OFFSET));
                     S::fma(scale, S::from_bits(sums[i][c]), of_offset)
+                } else if offset::<S, F>() {
+                    S::mul(scale, S::sub(S::from_bits(sums[i][c]), S::splat(OFFSET)))
                 } else {
                     S::mul(scale, S::to_float(sums[i][c]))
                 };

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "writes panels of activations through raw pointers")]
 
-use super::matmul::X_BLOCK;
+use super::matmul::{OFFSET, X_BLOCK};
 use crate::kernel::simd::Simd;
 
 /// Values that share a scale where it is coarse: a block of the formats that want it so.
@@ -39,8 +39,8 @@ pub(crate) fn to_i8(x: f32, inverse: f32) -> i8 {
 }
 
 /// Writes a row of `n` activations as the columns `at..at + copies` of a panel of `width`: for each 32 values the bytes of
-/// every column, their scales, and the sums of their halves. `coarse` gives a scale to 256 values, and sums in place of
-/// the other scales, as [`X_BLOCK`] says.
+/// every column, their scales, the sums of their halves and what sums with them begin with. `coarse` gives a scale to 256
+/// values, and sums in place of the other scales, as [`X_BLOCK`] says.
 ///
 /// # Safety
 /// The CPU has the level's features for quantizing. Row and panel are as long as that; `n` is a multiple of 32, or of 256 if `coarse`; the columns are in the panel, and no
@@ -74,6 +74,15 @@ pub(crate) unsafe fn quantize_row<S: Simd>(
                         .write_unaligned(sums);
                     let place = block.add(32 * width + 4 * c);
                     let sum = sums[0] + sums[1];
+                    let begins = if coarse {
+                        sums.map(|sum| -128 * i32::from(sum))
+                    } else {
+                        [OFFSET.to_bits() as i32 - 128 * i32::from(sum), 0]
+                    };
+                    for (i, begin) in begins.into_iter().enumerate() {
+                        let place = block.add((40 + 4 * i) * width + 4 * c);
+                        place.cast::<i32>().write_unaligned(begin);
+                    }
                     if set % 2 == 0 {
                         before = sum;
                     } else {

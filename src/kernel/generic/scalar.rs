@@ -171,6 +171,14 @@ impl Simd for Scalar {
         int2(a, b, |a, b| a | b)
     }
     #[inline(always)]
+    unsafe fn add_bytes(a: I, b: I) -> I {
+        let sum = |a: u32, b: u32| {
+            let low = (a & 0x7f7f_7f7f) + (b & 0x7f7f_7f7f);
+            low ^ ((a ^ b) & 0x8080_8080)
+        };
+        int2(a, b, sum)
+    }
+    #[inline(always)]
     unsafe fn shift_right(a: I, n: u32) -> I {
         let mask = 0xffff_u32 >> n;
         int2(a, a, |a, _| (a >> n) & (mask | mask << 16))

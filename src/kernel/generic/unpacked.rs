@@ -10,7 +10,7 @@
 )]
 
 use super::formats::{Format, Unpacked, block_bytes, sub_bytes, vector};
-use super::matmul::{Columns, JobView, X_BLOCK, keep_block, kept_per_set, products, put, rows_of};
+use super::matmul::{Columns, JobView, X_BLOCK, keep_block, kept_per_set, products, put, raised, rows_of};
 use crate::kernel::simd::Simd;
 use crate::quant::panel::PANEL_ROWS;
 
@@ -125,19 +125,32 @@ unsafe fn unpack<S: Simd, F: Format, const R: usize>(
                 for sub in 0..F::SUBS {
                     let from = p[i].add(sub * sub_bytes::<F>() + 4 * lanes[i]);
                     let to = planes.add((i * STRETCH + set + sub) * SET + 4 * lanes[i]);
-                    S::store_int(to, vector::<S, F, 0>(from));
-                    S::store_int(to.add(64), vector::<S, F, 1>(from));
-                    S::store_int(to.add(2 * 64), vector::<S, F, 2>(from));
-                    S::store_int(to.add(3 * 64), vector::<S, F, 3>(from));
-                    S::store_int(to.add(4 * 64), vector::<S, F, 4>(from));
-                    S::store_int(to.add(5 * 64), vector::<S, F, 5>(from));
-                    S::store_int(to.add(6 * 64), vector::<S, F, 6>(from));
-                    S::store_int(to.add(7 * 64), vector::<S, F, 7>(from));
+                    store::<S, F, 0>(from, to);
+                    store::<S, F, 1>(from, to);
+                    store::<S, F, 2>(from, to);
+                    store::<S, F, 3>(from, to);
+                    store::<S, F, 4>(from, to);
+                    store::<S, F, 5>(from, to);
+                    store::<S, F, 6>(from, to);
+                    store::<S, F, 7>(from, to);
                 }
                 p[i] = p[i].add(block_bytes::<F>());
             }
         }
         set += F::SUBS;
+    }
+}
+
+/// Unpacks vector `V` of a set, raised to 128 above what it stands for where sums begin so.
+#[inline(always)]
+unsafe fn store<S: Simd, F: Format, const V: usize>(from: *const u8, to: *mut u8) {
+    // SAFETY: the planes of the set, and room for its unpacked values.
+    unsafe {
+        let mut w = vector::<S, F, V>(from);
+        if raised::<S, Unpacked<F>>() && !F::WIDE {
+            w = S::add_bytes(w, S::splat_int((128 - F::ZERO_POINT as i32) * 0x0101_0101));
+        }
+        S::store_int(to.add(64 * V), w);
     }
 }
 

@@ -426,6 +426,30 @@ fn a_row_wider_than_the_scratch_memory_gives_the_same_bits() {
 }
 
 #[test]
+fn rows_of_a_long_prompt_are_the_bits_of_rows_alone() {
+    let pool = pool(2);
+    for k in levels() {
+        for ty in supported().into_iter().filter(|ty| ty.is_quantized()) {
+            // Several stretches of weights, the last of which is short, and several groups of columns.
+            let n_in = *widths(ty).last().unwrap();
+            let case = Case::random(ty, n_in, 37, 131, 7);
+            let together = case.run(k, &pool, Precision::Native);
+            for row in [0, 6, 63, 64, 127, 128, 130] {
+                let mut alone = Case::random(ty, n_in, 37, 1, 7);
+                alone.weights.clone_from(&case.weights);
+                alone.x = case.x[row * n_in..][..n_in].to_vec();
+                let alone = alone.run(k, &pool, Precision::Native);
+                let of_all = &together[row * 37..][..37];
+                assert!(
+                    alone.iter().zip(of_all).all(|(a, b)| a.to_bits() == b.to_bits()),
+                    "{k:?} {ty} row {row}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn activations_are_quantized_to_the_same_bytes_at_every_level() {
     let mut rng = Rng(1);
     let n = 256;
@@ -464,6 +488,13 @@ fn activations_are_quantized_to_the_same_bytes_at_every_level() {
                     }
                     for (i, sum) in sums.iter().enumerate() {
                         assert_eq!(set[144 + 4 * c + 2 * i..][..2], sum.to_le_bytes());
+                    }
+                    let begins = match group {
+                        256 => sums.map(|sum| -128 * i32::from(sum)),
+                        _ => [0x4b40_0000 - 128 * i32::from(sums[0] + sums[1]), 0],
+                    };
+                    for (i, begin) in begins.iter().enumerate() {
+                        assert_eq!(set[160 + 16 * i + 4 * c..][..4], begin.to_le_bytes());
                     }
                     of_sets.push(sums[0] + sums[1]);
                     if group == 32 || b == 7 {

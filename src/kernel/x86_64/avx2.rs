@@ -174,6 +174,11 @@ impl<P: Products> Simd for Ymm<P> {
         unsafe { _mm256_or_si256(a, b) }
     }
     #[inline(always)]
+    unsafe fn add_bytes(a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { _mm256_add_epi8(a, b) }
+    }
+    #[inline(always)]
     unsafe fn shift_right(a: __m256i, n: u32) -> __m256i {
         // SAFETY: see above.
         unsafe {

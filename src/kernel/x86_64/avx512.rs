@@ -163,6 +163,11 @@ impl Simd for Avx512 {
         unsafe { _mm512_or_si512(a, b) }
     }
     #[inline(always)]
+    unsafe fn add_bytes(a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: see above.
+        unsafe { _mm512_add_epi8(a, b) }
+    }
+    #[inline(always)]
     unsafe fn shift_right(a: __m512i, n: u32) -> __m512i {
         // SAFETY: see above.
         unsafe {

@@ -177,6 +177,11 @@ impl Simd for Sse41 {
         unsafe { _mm_or_si128(a, b) }
     }
     #[inline(always)]
+    unsafe fn add_bytes(a: __m128i, b: __m128i) -> __m128i {
+        // SAFETY: see above.
+        unsafe { _mm_add_epi8(a, b) }
+    }
+    #[inline(always)]
     unsafe fn shift_right(a: __m128i, n: u32) -> __m128i {
         // SAFETY: see above.
         unsafe {
