@@ -429,7 +429,7 @@ fn a_row_wider_than_the_scratch_memory_gives_the_same_bits() {
 fn rows_of_a_long_prompt_are_the_bits_of_rows_alone() {
     let pool = pool(2);
     for k in levels() {
-        for ty in supported().into_iter().filter(|ty| ty.is_quantized()) {
+        for ty in supported().filter(|ty| ty.is_quantized()) {
             // Several stretches of weights, the last of which is short, and several groups of columns.
             let n_in = *widths(ty).last().unwrap();
             let case = Case::random(ty, n_in, 37, 131, 7);
