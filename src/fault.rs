@@ -20,7 +20,8 @@ static FIRED: AtomicBool = AtomicBool::new(false);
 /// Arms a fault in place of the one before.
 pub(crate) fn arm(place: &str, skip: u64) {
     let place = place.to_string();
-    *ARMED.lock().unwrap_or_else(PoisonError::into_inner) = Some(Fault { place, skip });
+    let mut armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner);
+    *armed = Some(Fault { place, skip });
     FIRED.store(false, SeqCst);
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::sequence::Sequence;
 use super::worker::Worker;
 use crate::kv::prefix::Key;
-use crate::kv::tier::{Fetch, STALL, Tier};
+use crate::kv::tier::{Fetch, Tier};
 use crate::kv::{BLOCK_TOKENS, BlockId, Pool};
 
 /// Requests that read while they wait for a place.
@@ -182,7 +182,7 @@ impl Worker {
             }
         }
         let waits = cold.loads.iter().any(|load| load.fetch.is_some());
-        if waits && now.saturating_duration_since(cold.progress) >= STALL {
+        if waits && now.saturating_duration_since(cold.progress) >= cold.tier.stall() {
             cold.tier.note_stall();
             cold.loads.iter_mut().for_each(|load| load.fetch = None);
         }

@@ -122,6 +122,7 @@ pub(super) fn prepare(
         Some(queue) => Announce::Queue(Arc::downgrade(&queue)),
         None => Announce::Engine(Arc::downgrade(&shared.ready)),
     };
+    crate::memory::reserve(sequences, options.n, "the completions of a request")?;
     let mailbox = Mailbox::new(options.tag, options.n, announce);
     for choice in 0..options.n as u32 {
         let mailbox = Arc::clone(&mailbox);

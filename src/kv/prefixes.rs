@@ -38,9 +38,12 @@ impl KvCache {
         self.find_within(root, tokens, tokens.len())
     }
 
-    /// A prefix found just now without its last block, if it is not used whole, and in other groups without what is not needed then.
+    /// A prefix found just now without its last block, if it is not used whole. What a shorter one needs of a window begins
+    /// earlier.
     pub fn find_whole(&self, root: Key, tokens: &[u32], mut prefix: Prefix) -> Prefix {
-        if self.groups.len() == 1 {
+        if let [only] = &self.groups[..]
+            && only.kind == GroupKind::Full
+        {
             prefix.partial = None;
         }
         while !prefix.len().is_multiple_of(BLOCK_TOKENS) {

@@ -115,6 +115,32 @@ fn layers_of_a_kind_share_a_group_and_groups_divide_the_budget_by_need() {
 }
 
 #[test]
+fn a_prefix_of_whole_blocks_has_what_its_next_row_sees() {
+    for windows in [
+        &[Some(70)][..],
+        &[None],
+        &[None, Some(70)],
+        &[Some(40), Some(100)],
+    ] {
+        let (mut cache, root) = cache_of(windows, 2, 4);
+        let tokens: Vec<u32> = (0..300).collect();
+        let (s, _) = run(&mut cache, root, &tokens);
+        cache.close_keeping(s, root, &tokens);
+        for common in 180..260 {
+            let mut other = tokens.clone();
+            other[common] = 9000;
+            let found = cache.find(root, &other);
+            let whole = cache.find_whole(root, &other, found);
+            assert!(whole.len().is_multiple_of(BLOCK_TOKENS) && whole.len() <= common);
+            let s = cache.open().unwrap();
+            cache.adopt(s, root, &whole);
+            check(&cache, s, &other[..whole.len()]);
+            cache.close(s);
+        }
+    }
+}
+
+#[test]
 fn windows_bound_the_blocks_of_a_sequence() {
     for indexed in [false, true] {
         let (mut cache, root) = cache(1, 1);

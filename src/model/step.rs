@@ -275,7 +275,7 @@ impl Workspace {
         let experts = w.n_experts + w.n_experts_used * w.n_embd;
         let floats = max_rows * (per_row + experts) + max_logit_rows.min(max_rows) * w.n_vocab;
         4 * (floats + w.partial(attention, threads, positions, max_logit_rows.min(max_rows))) as u64
-            + (max_rows * quantized * 3 / 2) as u64
+            + (max_rows * quantized * 3) as u64
     }
 
     /// Rows a step may have.

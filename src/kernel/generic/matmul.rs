@@ -31,9 +31,9 @@ const COLUMN_BYTES: usize = 768 << 10;
 /// Bytes of a worker's scratch memory that [`panels`] uses beside columns of a subset.
 pub(crate) const SCRATCH: usize = unpacked::SCRATCH;
 
-/// Added to the integer sums of formats whose scales are half-precision numbers: then the sum's bits are those of the `f32`
-/// that is larger by so much, and the product of this number and a scale is exact. So one fused operation with its
-/// product subtracted gives the rounded product of scale and sum, which needs no conversion.
+/// Added to integer sums, whose bits then are those of the `f32` that is larger by so much. Its product with a scale that is a
+/// half-precision number is exact, so one fused operation that subtracts it gives the rounded product of scale and sum, without
+/// a conversion; else it is subtracted first. (An infinite scale gives NaN where it is fused.)
 pub(crate) const OFFSET: f32 = 12_582_912.0;
 
 /// Bytes of 32 activations of a column: the values, their scale, the sums of both halves as 16-bit integers, and two

@@ -42,7 +42,7 @@ use crate::topology::Topology;
 
 /// Stack of a worker, in bytes; kernels need a few kilobytes.
 const STACK: usize = 2 << 20;
-/// Scratch memory of a worker for scales of weights and copied activations, in bytes.
+/// Scratch memory of a worker, in bytes: unpacked weights, sums that wait, copied activations.
 pub(super) const SCRATCH: usize = 640 << 10;
 /// How long an idle worker spins before it sleeps: longer than the pauses inside a decode step.
 const SPIN: Duration = Duration::from_micros(200);

@@ -430,20 +430,22 @@ fn rows_of_a_long_prompt_are_the_bits_of_rows_alone() {
     let pool = pool(2);
     for k in levels() {
         for ty in supported().filter(|ty| ty.is_quantized()) {
-            // Several stretches of weights, the last of which is short, and several groups of columns.
+            // Several stretches of weights, the last of which is short, and several groups of columns in tiles of six and of eight.
             let n_in = *widths(ty).last().unwrap();
-            let case = Case::random(ty, n_in, 37, 131, 7);
-            let together = case.run(k, &pool, Precision::Native);
-            for row in [0, 6, 63, 64, 127, 128, 130] {
-                let mut alone = Case::random(ty, n_in, 37, 1, 7);
-                alone.weights.clone_from(&case.weights);
-                alone.x = case.x[row * n_in..][..n_in].to_vec();
-                let alone = alone.run(k, &pool, Precision::Native);
-                let of_all = &together[row * 37..][..37];
-                assert!(
-                    alone.iter().zip(of_all).all(|(a, b)| a.to_bits() == b.to_bits()),
-                    "{k:?} {ty} row {row}"
-                );
+            for rows in [66, 131] {
+                let case = Case::random(ty, n_in, 37, rows, 7);
+                let together = case.run(k, &pool, Precision::Native);
+                for row in [0, 6, 59, 60, 63, 64, rows - 1] {
+                    let mut alone = Case::random(ty, n_in, 37, 1, 7);
+                    alone.weights.clone_from(&case.weights);
+                    alone.x = case.x[row * n_in..][..n_in].to_vec();
+                    let alone = alone.run(k, &pool, Precision::Native);
+                    let of_all = &together[row * 37..][..37];
+                    assert!(
+                        alone.iter().zip(of_all).all(|(a, b)| a.to_bits() == b.to_bits()),
+                        "{k:?} {ty} row {row} of {rows}"
+                    );
+                }
             }
         }
     }

@@ -98,20 +98,19 @@ impl Shared {
         let mut steps = Vec::new();
         let mut parent = found.blocks.last().map_or(root, |hold| hold.key);
         let mut rest = &tokens[found.blocks.len() * BLOCK_TOKENS..];
-        // What is found in memory is in use from then on, and no room.
-        let in_use = self.pool.live().saturating_sub(self.index.cached());
-        let mut room = self.pool.capacity().saturating_sub(in_use);
+        let mut wanted = 0;
         while let Some((block, behind)) = rest.split_first_chunk::<BLOCK_TOKENS>() {
             let Some(name) = self.index.name(root, parent, block) else {
                 break;
             };
-            if room == 0 || !tier.contains(&name) {
+            // What is found in memory is in use from then on.
+            let in_use = self.pool.live().saturating_sub(self.index.cached());
+            if in_use + wanted >= self.pool.capacity() || !tier.contains(&name) {
                 break;
             }
-            room -= 1;
+            wanted += 1;
             steps.push(Step::Tier(name));
             let more = self.index.lookup(name.key, behind).blocks;
-            room = room.saturating_sub(more.len());
             parent = more.last().map_or(name.key, |hold| hold.key);
             rest = &behind[more.len() * BLOCK_TOKENS..];
             steps.extend(more.into_iter().map(Step::Memory));

@@ -92,9 +92,7 @@ impl State {
             }
         }
     }
-}
 
-impl State {
     fn drop_entry(&mut self, number: u32) {
         self.entries[number as usize] = None;
         self.unused.push(number);

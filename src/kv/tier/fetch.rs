@@ -14,8 +14,10 @@ use crate::memory::Region;
 
 /// Threads that read.
 pub(super) const READERS: usize = 3;
-/// Reading that shows nothing for so long is given up.
-pub const STALL: Duration = Duration::from_secs(1);
+/// Reading that shows nothing for so long is given up, beside the time that a block takes.
+const STALL: Duration = Duration::from_secs(1);
+/// Bytes per second of the slowest disk that is worth waiting for.
+const SLOWEST: usize = 20 << 20;
 
 /// Blocks that are being read; dropping it ends the reading.
 pub struct Fetch {
@@ -66,12 +68,12 @@ impl Fetch {
         self.loaded(index, data)
     }
 
-    /// Waits for the next block; `None` when nothing more comes. Where nothing at all is read for [`STALL`], the storage
-    /// is left alone like one that fails.
+    /// Waits for the next block; `None` when nothing more comes. Where nothing at all is read for as long as
+    /// [`Reads::stall`] says, the storage is left alone like one that fails.
     pub fn next(&self) -> Option<Loaded> {
         let reads = &self.shared.reads;
         let mut queue = reads.lock();
-        let mut stalls = (queue.news, Instant::now() + STALL);
+        let mut stalls = (queue.news, Instant::now() + reads.stall);
         loop {
             let job = queue.jobs.get_mut(&self.id)?;
             if let Some((index, data)) = job.take() {
@@ -82,7 +84,7 @@ impl Fetch {
                 return None;
             }
             if queue.news != stalls.0 {
-                stalls = (queue.news, Instant::now() + STALL);
+                stalls = (queue.news, Instant::now() + reads.stall);
             }
             let left = stalls.1.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -149,6 +151,8 @@ impl Job {
 pub(super) struct Reads {
     /// Most blocks that are being read, or were read and not taken.
     most: usize,
+    /// Reading that shows nothing for so long is given up.
+    pub(super) stall: Duration,
     queue: Mutex<Queue>,
     /// There is something to read, room for it, or the end has come.
     changed: Condvar,
@@ -185,9 +189,12 @@ impl Queue {
 }
 
 impl Reads {
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize, block_bytes: usize) -> Self {
+        // Every reader may read a block of its own.
+        let reading = (block_bytes.saturating_mul(READERS) / (SLOWEST / 1000)) as u64;
         Self {
             most,
+            stall: STALL + Duration::from_millis(reading),
             queue: Mutex::default(),
             changed: Condvar::new(),
             news: Condvar::new(),

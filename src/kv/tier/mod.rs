@@ -25,7 +25,7 @@ mod tests;
 mod write;
 
 pub use backend::{Backend, BackendCounts};
-pub use fetch::{Fetch, Loaded, STALL};
+pub use fetch::{Fetch, Loaded};
 pub use health::State;
 pub use media::{Access, Directory, Media, MediaFile, MediaLock, MemoryMedia};
 pub use stats::TierStats;
@@ -121,7 +121,7 @@ impl Tier {
             writing: Health::default(),
             writes: Writes::new(blocks, options.block_bytes),
             // Memory that is used again soon is in the caches, and its pages are there.
-            reads: Reads::new((blocks / 4).max(2)),
+            reads: Reads::new((blocks / 4).max(2), options.block_bytes),
             buffers: Buffers::new(options.block_bytes, blocks),
             counters: TierCounters::default(),
             persist: options.persist,
@@ -304,6 +304,11 @@ impl Tier {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Reading that shows nothing for so long is given up.
+    pub fn stall(&self) -> Duration {
+        self.shared.reads.stall
+    }
+
     /// Reading made no progress for a while: it is left alone like storage that fails.
     pub fn note_stall(&self) {
         self.shared.stalled();
@@ -372,10 +377,9 @@ impl Shared {
     fn reopen(&self) -> io::Result<()> {
         let secret = self.try_open()?;
         let mut secrets = self.lock_secrets();
-        if secrets.0 != secret {
-            secrets.1 = Some(secret);
-            self.misnamed.store(true, Relaxed);
-        }
+        let misnamed = secrets.0 != secret;
+        secrets.1 = misnamed.then_some(secret);
+        self.misnamed.store(misnamed, Relaxed);
         Ok(())
     }
 
