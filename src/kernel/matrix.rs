@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::generic::matmul::{self, JobView, x_panel_bytes};
+use super::generic::matmul::{JobView, SCRATCH as OF_PRODUCTS, X_BLOCK, x_panel_bytes};
 use super::parts::Parts;
 use super::pool::SCRATCH;
 use super::{Activations, Forms, KernelError, Kernels, ThreadPool};
@@ -326,10 +326,10 @@ impl<'a> MatmulJob<'a> {
             let what = if needs.bf16 { "bfloat16" } else { "f32" };
             return Err(shape(format!("activations as {what}"), "other forms".into()));
         }
-        if needs_bytes && self.rows.is_some() && x_panel_bytes(w.n_in, 1) > SCRATCH - matmul::SCRATCH {
+        if needs_bytes && self.rows.is_some() && x_panel_bytes(w.n_in, 1) > SCRATCH - OF_PRODUCTS {
             let expected = format!(
                 "rows of at most {} values for a subset of them",
-                (SCRATCH - matmul::SCRATCH) / matmul::X_BLOCK * 32
+                (SCRATCH - OF_PRODUCTS) / X_BLOCK * 32
             );
             return Err(shape(expected, format!("{}", w.n_in)));
         }
