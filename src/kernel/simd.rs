@@ -23,6 +23,8 @@ pub(crate) trait Simd: Copy + 'static {
     const TILE_ROWS: usize = if Self::REGISTERS >= 32 { 2 } else { 1 };
     /// What of the 128 that was added to each weight [`Simd::dot_wide`] leaves to be subtracted: 128 or 0.
     const WIDE_BIAS: i16;
+    /// Whether products of bytes are first added in pairs to 16 bits, where some of them can wait: [`Simd::dot_pairs`].
+    const PAIRS: bool = false;
     /// Whether [`Simd::fma`] rounds once.
     const FUSED: bool;
     /// A vector of `f32`.
@@ -99,6 +101,17 @@ pub(crate) trait Simd: Copy + 'static {
     /// acc + the products of four bytes of `w`, of which 128 − [`Simd::WIDE_BIAS`] is subtracted, and four signed bytes of
     /// `x`, none of which is −128. Exact.
     unsafe fn dot_wide(acc: Self::I, w: Self::I, x: Self::I) -> Self::I;
+    /// The products of [`Simd::dot`], added in pairs to those of 16 bits of `acc`, which must have room for them; where
+    /// [`Simd::PAIRS`].
+    #[inline(always)]
+    unsafe fn dot_pairs(acc: Self::I, _w: Self::I, _x: Self::I) -> Self::I {
+        acc
+    }
+    /// The same of [`Simd::dot_wide`].
+    #[inline(always)]
+    unsafe fn dot_pairs_wide(acc: Self::I, _w: Self::I, _x: Self::I) -> Self::I {
+        acc
+    }
 
     /// Bits of the largest magnitude of 32 values.
     #[inline(always)]

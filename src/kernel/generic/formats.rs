@@ -58,6 +58,8 @@ pub(crate) trait Format {
     const COARSE: bool = Self::SUBS > 1;
     /// Whether the values are whole bytes, signed with 128 added.
     const WIDE: bool = false;
+    /// Largest magnitude that meets activations where wide values are made signed.
+    const LARGEST: i32 = if Self::WIDE { 128 } else { (1 << (Self::LOW + Self::HIGH)) - 1 };
     /// Whether weights come from far, so that they are prefetched.
     const STREAMED: bool = true;
     /// Whether scales are half-precision numbers.
@@ -210,6 +212,7 @@ impl Format for Mxfp4 {
     const SUBS: usize = 1;
     const SCALE_BYTES: usize = 1;
     const WIDE: bool = true;
+    const LARGEST: i32 = 12;
     const CODEBOOK: Option<[u8; 16]> = Some(wide(mxfp4::CODEBOOK));
     #[inline(always)]
     unsafe fn scales<S: Simd>(p: *const u8, lane: usize, out: Kept) {
@@ -376,6 +379,7 @@ impl<F: Format> Format for Unpacked<F> {
     const ZERO_POINT: i16 = F::ZERO_POINT;
     const COARSE: bool = F::COARSE;
     const WIDE: bool = F::WIDE;
+    const LARGEST: i32 = F::LARGEST;
     const STREAMED: bool = false;
     const HALF_SCALE: bool = F::HALF_SCALE;
     // Activations that share a scale among 256 values bring the beginnings of halves.

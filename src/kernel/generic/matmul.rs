@@ -217,6 +217,8 @@ unsafe fn block<S: Simd, F: Format>(
     // SAFETY: passes the caller's promise on.
     unsafe {
         match columns.width {
+            // Vectors of a panel together, so that it streams by once.
+            1 if S::LANES < PANEL_ROWS => of_width::<S, F, 2, 1>(job, from, to, columns, scratch),
             1 => of_width::<S, F, 1, 1>(job, from, to, columns, scratch),
             6 if S::MAX_COLUMNS >= 6 => of_width::<S, F, 2, 6>(job, from, to, columns, scratch),
             8 if S::MAX_COLUMNS >= 8 => of_width::<S, F, 1, 8>(job, from, to, columns, scratch),
@@ -450,6 +452,35 @@ unsafe fn add_minima<S: Simd, F: Format, const R: usize, const C: usize>(
     }
 }
 
+/// The sums of the products of some vectors of a set.
+macro_rules! sums_of {
+    ($s:ty, $f:ty, $r:ident, $c:ident, $planes:ident, $x:ident, ($first:literal, $second:literal), $($v:literal)*) => {{
+        let zero = [[<$s>::splat_int(0); $c]; $r];
+        let vectors = [$($v),*].len();
+        let most = waiting::<$s, $f>().min(vectors);
+        if most == 0 {
+            let mut sums = start::<$s, $f, $r, $c>($x, $first, $second);
+            $(advance::<$s, $f, $r, $c, $v>(&mut sums, $planes, $x);)*
+            sums
+        } else {
+            let (mut sums, mut waiting, mut n) = (zero, zero, 0);
+            $(
+                advance::<$s, $f, $r, $c, $v>(&mut waiting, $planes, $x);
+                n += 1;
+                if n == most {
+                    sums = start::<$s, $f, $r, $c>($x, $first, $second);
+                }
+                if n % most == 0 {
+                    widen::<$s, $r, $c>(&mut sums, &waiting);
+                    waiting = zero;
+                }
+            )*
+            let _ = waiting;
+            sums
+        }
+    }};
+}
+
 /// Adds the products of a set of 32 values.
 #[inline(always)]
 unsafe fn set<S: Simd, F: Format, const R: usize, const C: usize>(
@@ -462,37 +493,36 @@ unsafe fn set<S: Simd, F: Format, const R: usize, const C: usize>(
     // SAFETY: the planes, scales and activations of a whole set.
     unsafe {
         for i in 0..R {
-            let mut line = 0;
+            // Vectors of the same panel need the same lines.
+            let mut line = if i % (PANEL_ROWS / S::LANES) == 0 { 0 } else { usize::MAX };
             while F::STREAMED && line < block_bytes::<F>() / F::SUBS {
                 S::prefetch(planes[i].wrapping_add(PREFETCH + line));
                 line += 64;
             }
             planes[i] = planes[i].add(4 * lanes[i]);
         }
-        let mut sums = start::<S, F, R, C>(x, true, !F::HALVES);
-        advance::<S, F, R, C, 0>(&mut sums, planes, x);
         if F::HALVES {
-            advance::<S, F, R, C, 1>(&mut sums, planes, x);
-            advance::<S, F, R, C, 2>(&mut sums, planes, x);
-            advance::<S, F, R, C, 3>(&mut sums, planes, x);
+            let sums = sums_of!(S, F, R, C, planes, x, (true, false), 0 1 2 3);
             add::<S, F, R, C>(y, &sums, scales, x, 0);
-            sums = start::<S, F, R, C>(x, false, true);
-            advance::<S, F, R, C, 4>(&mut sums, planes, x);
-            advance::<S, F, R, C, 5>(&mut sums, planes, x);
-            advance::<S, F, R, C, 6>(&mut sums, planes, x);
-            advance::<S, F, R, C, 7>(&mut sums, planes, x);
+            let sums = sums_of!(S, F, R, C, planes, x, (false, true), 4 5 6 7);
             add::<S, F, R, C>(y, &sums, scales, x, 1);
         } else {
             // Both values of a byte are taken together.
-            advance::<S, F, R, C, 4>(&mut sums, planes, x);
-            advance::<S, F, R, C, 1>(&mut sums, planes, x);
-            advance::<S, F, R, C, 5>(&mut sums, planes, x);
-            advance::<S, F, R, C, 2>(&mut sums, planes, x);
-            advance::<S, F, R, C, 6>(&mut sums, planes, x);
-            advance::<S, F, R, C, 3>(&mut sums, planes, x);
-            advance::<S, F, R, C, 7>(&mut sums, planes, x);
+            let sums = sums_of!(S, F, R, C, planes, x, (true, true), 0 4 1 5 2 6 3 7);
             add::<S, F, R, C>(y, &sums, scales, x, 0);
         }
+    }
+}
+
+/// Vectors of values whose products can wait in 16 bits, or none where they do not.
+const fn waiting<S: Simd, F: Format>() -> usize {
+    // Pairs of products with activations of up to ±127.
+    match i16::MAX as i32 / (2 * 127 * F::LARGEST) {
+        _ if !S::PAIRS => 0,
+        0 | 1 => 0,
+        2 | 3 => 2,
+        4..=7 => 4,
+        _ => 8,
     }
 }
 
@@ -524,19 +554,14 @@ unsafe fn start<S: Simd, F: Format, const R: usize, const C: usize>(
         } else {
             0
         };
-        for sum in sums.as_flattened_mut() {
-            *sum = S::splat_int(begin);
-        }
-        if zero_point != 0 {
-            for c in 0..C {
-                let sum = S::add_pairs(
-                    S::splat_int(begin),
-                    S::repeat(x_sums.add(4 * c)),
-                    S::splat_int(pair(-zero_point, first, second)),
-                );
-                for i in 0..R {
-                    sums[i][c] = sum;
-                }
+        for c in 0..C {
+            let mut sum = S::splat_int(begin);
+            if zero_point != 0 {
+                let x = S::repeat(x_sums.add(4 * c));
+                sum = S::add_pairs(sum, x, S::splat_int(pair(-zero_point, first, second)));
+            }
+            for i in 0..R {
+                sums[i][c] = sum;
             }
         }
         sums
@@ -564,7 +589,7 @@ const fn pair(x: i16, first: bool, second: bool) -> i32 {
     ((if first { bits } else { 0 }) | (if second { bits << 16 } else { 0 })) as i32
 }
 
-/// Adds the products of values `4V … 4V + 3` of the set.
+/// The products of values `4V … 4V + 3` of the set, added to sums, or to the pairs of 16 bits that wait.
 #[inline(always)]
 unsafe fn advance<S: Simd, F: Format, const R: usize, const C: usize, const V: usize>(
     sums: &mut [[S::I; C]; R],
@@ -577,15 +602,28 @@ unsafe fn advance<S: Simd, F: Format, const R: usize, const C: usize, const V: u
         for i in 0..R {
             w[i] = vector::<S, F, V>(planes[i]);
         }
+        let wide = F::WIDE || raised::<S, F>();
         for c in 0..C {
             let x = S::repeat(x.add(32 * c + 4 * V));
             for i in 0..R {
-                sums[i][c] = if F::WIDE || raised::<S, F>() {
-                    S::dot_wide(sums[i][c], w[i], x)
-                } else {
-                    S::dot(sums[i][c], w[i], x)
+                sums[i][c] = match (waiting::<S, F>() > 0, wide) {
+                    (false, false) => S::dot(sums[i][c], w[i], x),
+                    (false, true) => S::dot_wide(sums[i][c], w[i], x),
+                    (true, false) => S::dot_pairs(sums[i][c], w[i], x),
+                    (true, true) => S::dot_pairs_wide(sums[i][c], w[i], x),
                 };
             }
+        }
+    }
+}
+
+/// Adds to sums what waits in 16 bits.
+#[inline(always)]
+unsafe fn widen<S: Simd, const R: usize, const C: usize>(sums: &mut [[S::I; C]; R], waiting: &[[S::I; C]; R]) {
+    for i in 0..R {
+        for c in 0..C {
+            // SAFETY: the caller has the features of `S`.
+            unsafe { sums[i][c] = S::add_pairs(sums[i][c], waiting[i][c], S::splat_int(pair(1, true, true))) };
         }
     }
 }

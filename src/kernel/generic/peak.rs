@@ -21,10 +21,14 @@ pub(crate) unsafe fn int8<S: Simd>(steps: usize) -> f32 {
         // Sums that began alike would be one.
         let mut sums = black_box([S::splat_int(0); SUMS]);
         for _ in 0..steps {
-            // Products of constants would be taken out of the loop.
-            let x = S::and(sums[0], w);
-            for sum in &mut sums {
-                *sum = S::dot(*sum, w, x);
+            // The factors differ, and change: products that are the same would be computed once.
+            for i in 0..SUMS {
+                let x = sums[(i + 1) % SUMS];
+                sums[i] = if S::PAIRS {
+                    S::dot_pairs(sums[i], w, x)
+                } else {
+                    S::dot(sums[i], w, x)
+                };
             }
         }
         sums.into_iter()

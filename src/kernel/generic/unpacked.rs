@@ -177,8 +177,10 @@ unsafe fn multiply<S: Simd, F: Format, const R: usize, const C: usize>(
     for i in 0..R {
         p[i] = planes.wrapping_add(i * STRETCH * SET);
     }
+    let mut asks = share.tile;
     for set in 0..stretch / F::SUBS {
-        if set % share.n_tiles == share.tile {
+        if set == asks {
+            asks += share.n_tiles;
             for next in share.next {
                 let mut line = 0;
                 while line < block_bytes::<F>() {

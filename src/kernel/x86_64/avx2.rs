@@ -15,8 +15,17 @@ use crate::kernel::simd::Simd;
 /// The integer products of a level with the vectors of AVX2; as in [`Simd`].
 pub(super) trait Products: Copy + 'static {
     const WIDE_BIAS: i16;
+    const PAIRS: bool = false;
     unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i;
     unsafe fn dot_wide(acc: __m256i, w: __m256i, x: __m256i) -> __m256i;
+    #[inline(always)]
+    unsafe fn dot_pairs(acc: __m256i, _w: __m256i, _x: __m256i) -> __m256i {
+        acc
+    }
+    #[inline(always)]
+    unsafe fn dot_pairs_wide(acc: __m256i, _w: __m256i, _x: __m256i) -> __m256i {
+        acc
+    }
 }
 
 /// The vectors of AVX2 with the products `P`.
@@ -30,6 +39,7 @@ impl<P: Products> Simd for Ymm<P> {
     const LANES: usize = 8;
     const REGISTERS: usize = 16;
     const WIDE_BIAS: i16 = P::WIDE_BIAS;
+    const PAIRS: bool = P::PAIRS;
     type F = __m256;
     type I = __m256i;
 
@@ -261,6 +271,16 @@ impl<P: Products> Simd for Ymm<P> {
         unsafe { P::dot_wide(acc, w, x) }
     }
     #[inline(always)]
+    unsafe fn dot_pairs(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { P::dot_pairs(acc, w, x) }
+    }
+    #[inline(always)]
+    unsafe fn dot_pairs_wide(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { P::dot_pairs_wide(acc, w, x) }
+    }
+    #[inline(always)]
     unsafe fn largest_magnitude(x: *const f32) -> u32 {
         // SAFETY: see above; the level has AVX2.
         unsafe { super::quantize::largest_magnitude(x) }
@@ -278,24 +298,50 @@ pub(super) struct Avx2;
 
 impl Products for Avx2 {
     const WIDE_BIAS: i16 = 0;
+    const PAIRS: bool = true;
 
     #[inline(always)]
     unsafe fn dot(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
         // SAFETY: see above.
-        unsafe {
-            let pairs = _mm256_maddubs_epi16(w, x);
-            _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-        }
+        unsafe { in_order(widen(acc, _mm256_maddubs_epi16(w, x))) }
     }
     #[inline(always)]
     unsafe fn dot_wide(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
         // SAFETY: see above.
+        unsafe { in_order(widen(acc, Self::dot_pairs_wide(_mm256_setzero_si256(), w, x))) }
+    }
+    #[inline(always)]
+    unsafe fn dot_pairs(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: see above.
+        unsafe { in_order(_mm256_add_epi16(acc, _mm256_maddubs_epi16(w, x))) }
+    }
+    #[inline(always)]
+    unsafe fn dot_pairs_wide(acc: __m256i, w: __m256i, x: __m256i) -> __m256i {
+        // SAFETY: see above.
         unsafe {
             let w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
-            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-            _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            in_order(_mm256_add_epi16(acc, _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))))
         }
     }
+}
+
+/// The same sum, of which the compiler does not know how it was made: it would make a tree of a chain of sums, for which there
+/// are too few registers.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn in_order(mut sum: __m256i) -> __m256i {
+    // SAFETY: no instruction.
+    unsafe {
+        std::arch::asm!("/* {0} */", inout(ymm_reg) sum, options(pure, nomem, nostack, preserves_flags));
+    }
+    sum
+}
+
+/// acc + the sums of pairs of 16 bits.
+#[inline(always)]
+unsafe fn widen(acc: __m256i, pairs: __m256i) -> __m256i {
+    // SAFETY: see above.
+    unsafe { _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))) }
 }
 
 /// Entry points and function table of the level.

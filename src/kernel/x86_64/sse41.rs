@@ -15,6 +15,7 @@ impl Simd for Sse41 {
     const FUSED: bool = false;
     const LANES: usize = 4;
     const REGISTERS: usize = 16;
+    const PAIRS: bool = true;
     const WIDE_BIAS: i16 = 0;
     type F = __m128;
     type I = __m128i;
@@ -256,18 +257,24 @@ impl Simd for Sse41 {
     #[inline(always)]
     unsafe fn dot(acc: __m128i, w: __m128i, x: __m128i) -> __m128i {
         // SAFETY: see above.
-        unsafe {
-            let pairs = _mm_maddubs_epi16(w, x);
-            _mm_add_epi32(acc, _mm_madd_epi16(pairs, _mm_set1_epi16(1)))
-        }
+        unsafe { Self::add_pairs(acc, _mm_maddubs_epi16(w, x), _mm_set1_epi16(1)) }
     }
     #[inline(always)]
     unsafe fn dot_wide(acc: __m128i, w: __m128i, x: __m128i) -> __m128i {
         // SAFETY: see above.
+        unsafe { Self::add_pairs(acc, Self::dot_pairs_wide(_mm_setzero_si128(), w, x), _mm_set1_epi16(1)) }
+    }
+    #[inline(always)]
+    unsafe fn dot_pairs(acc: __m128i, w: __m128i, x: __m128i) -> __m128i {
+        // SAFETY: see above.
+        unsafe { _mm_add_epi16(acc, _mm_maddubs_epi16(w, x)) }
+    }
+    #[inline(always)]
+    unsafe fn dot_pairs_wide(acc: __m128i, w: __m128i, x: __m128i) -> __m128i {
+        // SAFETY: see above.
         unsafe {
             let w = _mm_xor_si128(w, _mm_set1_epi8(-128));
-            let pairs = _mm_maddubs_epi16(_mm_abs_epi8(w), _mm_sign_epi8(x, w));
-            _mm_add_epi32(acc, _mm_madd_epi16(pairs, _mm_set1_epi16(1)))
+            _mm_add_epi16(acc, _mm_maddubs_epi16(_mm_abs_epi8(w), _mm_sign_epi8(x, w)))
         }
     }
 }
