@@ -5,7 +5,7 @@
     reason = "tasks write disjoint rows and columns of shared buffers"
 )]
 
-use super::generic::matmul::{X_BLOCK, panel_columns, x_panel_bytes};
+use super::generic::columns::{X_BLOCK, panel_columns, x_panel_bytes};
 use super::generic::quantize::LONG_BLOCK;
 use super::pool::Pieces;
 use super::{CpuLevel, KernelError, Kernels, Precision, RowType, ThreadPool};

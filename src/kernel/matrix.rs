@@ -9,7 +9,9 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::generic::matmul::{JobView, SCRATCH as OF_PRODUCTS, X_BLOCK, x_panel_bytes};
+use super::generic::columns::{X_BLOCK, x_panel_bytes};
+use super::generic::job::JobView;
+use super::generic::matmul::SCRATCH as OF_PRODUCTS;
 use super::parts::Parts;
 use super::pool::SCRATCH;
 use super::{Activations, Forms, KernelError, Kernels, ThreadPool};

@@ -6,7 +6,7 @@
 )]
 
 use super::generic::attention::{ChunkJob, Scores, Sums};
-use super::generic::matmul::{JobView, PanelsFn};
+use super::generic::job::{JobView, PanelsFn};
 use super::{CpuLevel, Precision, RowType};
 use crate::quant::TensorType;
 
@@ -106,7 +106,8 @@ macro_rules! define_level {
         use $crate::kernel::RowType;
         use $crate::kernel::generic::attention::{Scores, Sums};
         use $crate::kernel::generic::float::{Bf16, F16, F32, rows_exact, rows_float};
-        use $crate::kernel::generic::matmul::{JobView, PanelsFn, panels};
+        use $crate::kernel::generic::job::{JobView, PanelsFn};
+        use $crate::kernel::generic::matmul::panels;
         use $crate::kernel::generic::{attention, dense, elementwise, formats, ops, peak, quantize, reduce, rows};
         use $crate::kernel::simd::Simd;
         use $crate::quant::TensorType;
@@ -463,7 +464,7 @@ impl Kernels {
     /// values, not 32.
     ///
     /// # Safety
-    /// The panel has [`super::generic::matmul::x_panel_bytes`] bytes, and no one else has these columns.
+    /// The panel has [`super::generic::columns::x_panel_bytes`] bytes, and no one else has these columns.
     pub(crate) unsafe fn quantize_row(
         &self,
         x: &[f32],

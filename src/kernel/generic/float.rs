@@ -7,7 +7,8 @@
     reason = "raw pointers into weights, activations and outputs shared by workers"
 )]
 
-use super::matmul::{JobView, PREFETCH};
+use super::job::JobView;
+use super::matmul::PREFETCH;
 use crate::kernel::simd::Simd;
 use crate::quant::dequantize_row;
 use crate::quant::panel::{PANEL_ROWS, unpack_block};

@@ -59,7 +59,11 @@ pub(crate) trait Format {
     /// Whether the values are whole bytes, signed with 128 added.
     const WIDE: bool = false;
     /// Largest magnitude that meets activations where wide values are made signed.
-    const LARGEST: i32 = if Self::WIDE { 128 } else { (1 << (Self::LOW + Self::HIGH)) - 1 };
+    const LARGEST: i32 = if Self::WIDE {
+        128
+    } else {
+        (1 << (Self::LOW + Self::HIGH)) - 1
+    };
     /// Whether weights come from far, so that they are prefetched.
     const STREAMED: bool = true;
     /// Whether scales are half-precision numbers.

@@ -6,6 +6,9 @@
 //! the tile: so a result does not depend on its neighbours, and a single activation row, a batch and a prompt share
 //! one path.
 //!
+//! Levels without an instruction that adds four products to 32 bits add two to 16 first. Where values have few bits, some of those
+//! sums wait there, and are widened together.
+//!
 //! Formats with blocks of 256 values meet activations with one scale per 256, whose multiplication is then needed once
 //! per block, as is that of the minima.
 
@@ -14,11 +17,11 @@
     reason = "raw pointers into weights, activations and outputs shared by workers"
 )]
 
+use super::columns::{Columns, X_BLOCK, ZERO_POINT, gather, panel_columns, x_panel_bytes};
 use super::formats::{Format, Kept, block_bytes, sub_bytes, vector};
+use super::job::JobView;
 use super::unpacked;
-use crate::kernel::Precision;
 use crate::kernel::simd::Simd;
-use crate::quant::TensorType;
 use crate::quant::panel::PANEL_ROWS;
 
 /// How far ahead of its use the weight stream is prefetched: the hardware stops at pages.
@@ -35,107 +38,6 @@ pub(crate) const SCRATCH: usize = unpacked::SCRATCH;
 /// half-precision number is exact, so one fused operation that subtracts it gives the rounded product of scale and sum, without
 /// a conversion; else it is subtracted first. (An infinite scale gives NaN where it is fused.)
 pub(crate) const OFFSET: f32 = 12_582_912.0;
-
-/// Bytes of 32 activations of a column: the values, their scale, the sums of both halves as 16-bit integers, and two
-/// integers that sums with raised weights begin with ([`Format::RAISED`]): [`OFFSET`] less 128 times the sum, and zero. Where a
-/// scale belongs to 256 values it stands with the last 32 of them, and every other 32, from the first on, have the sums of
-/// theirs and of the next 32 in its place; there sums begin with less 128 times those of each half.
-pub(crate) const X_BLOCK: usize = 48;
-
-/// One weight matrix, its activations and its output, as workers see it. Lengths were checked when it was built.
-#[derive(Clone, Copy)]
-pub(crate) struct JobView {
-    pub ty: TensorType,
-    pub precision: Precision,
-    /// Rows of float weights; panels of quantized ones.
-    pub data: *const u8,
-    /// The last panel, where it is not whole.
-    pub tail: *const u8,
-    pub row_bytes: usize,
-    pub n_in: usize,
-    pub n_out: usize,
-    pub out: *mut f32,
-    /// Activation rows used, and their numbers where they are a subset.
-    pub columns: usize,
-    pub subset: *const u32,
-    /// Activations as bytes, in panels of `x_width` columns, or rows of bfloat16.
-    pub x: *const u8,
-    pub x_width: usize,
-    pub x_f32: *const f32,
-    pub x_stride: usize,
-}
-
-impl JobView {
-    #[inline(always)]
-    unsafe fn x_row(&self, column: usize) -> usize {
-        if self.subset.is_null() {
-            column
-        } else {
-            // SAFETY: column < self.columns, the length of the subset.
-            unsafe { *self.subset.add(column) as usize }
-        }
-    }
-    #[inline(always)]
-    pub(super) unsafe fn x_floats(&self, column: usize) -> *const f32 {
-        // SAFETY: the row exists.
-        unsafe { self.x_f32.add(self.x_row(column) * self.x_stride) }
-    }
-    #[inline(always)]
-    #[cfg_attr(
-        not(target_arch = "x86_64"),
-        expect(dead_code, reason = "only x86-64 has such products")
-    )]
-    pub(crate) unsafe fn x_bf16(&self, column: usize) -> *const u8 {
-        // SAFETY: the row exists; rows have the stride of those in f32, in values.
-        unsafe { self.x.add(2 * self.x_row(column) * self.x_stride) }
-    }
-    #[inline(always)]
-    pub(crate) unsafe fn put(&self, row: usize, column: usize, value: f32) {
-        // SAFETY: row < n_out and column < columns; no other worker has this row.
-        unsafe { *self.out.add(column * self.n_out + row) = value }
-    }
-    /// The panel of rows `16 · i …`.
-    #[inline(always)]
-    pub(super) unsafe fn panel(&self, i: usize) -> *const u8 {
-        if (i + 1) * PANEL_ROWS <= self.n_out {
-            // SAFETY: a whole panel of the matrix.
-            unsafe { self.data.add(i * PANEL_ROWS * self.row_bytes) }
-        } else {
-            self.tail
-        }
-    }
-}
-
-/// Columns that a panel of activations has when there are `columns` of them.
-pub(crate) fn panel_columns(max: usize, columns: usize) -> usize {
-    match columns {
-        0 | 1 => 1,
-        // Two columns would take as long as four.
-        2..=4 => 4,
-        _ if max < 8 => 4,
-        5 | 6 => 6,
-        7 | 8 => 8,
-        // Columns that fill up the last panel are computed for nothing; eight are a little faster than six.
-        n if 12 * n.div_ceil(8) * 8 <= 13 * n.div_ceil(6) * 6 => 8,
-        _ => 6,
-    }
-}
-
-/// Bytes of a panel of activations.
-pub(crate) fn x_panel_bytes(width: usize, columns: usize) -> usize {
-    width / 32 * X_BLOCK * columns
-}
-
-/// Where the activations of a block of columns come from.
-pub(super) struct Columns {
-    pub x: *const u8,
-    /// Columns per panel, and bytes from one panel to the next.
-    pub width: usize,
-    pub stride: usize,
-    /// First column of the output, and how many.
-    pub first: usize,
-    pub count: usize,
-}
 
 /// Computes panels `from..to` of a job.
 ///
@@ -177,31 +79,6 @@ pub(crate) unsafe fn panels<S: Simd, F: Format>(job: &JobView, from: usize, to: 
             block::<S, F>(job, from, to, &columns, own.as_mut_ptr());
         }
         first += count;
-    }
-}
-
-/// Copies columns of a subset into panels of their own. Columns that fill up the last panel repeat its first.
-unsafe fn gather(job: &JobView, first: usize, count: usize, width: usize, out: *mut u8) {
-    let blocks = job.n_in / 32;
-    let from_stride = x_panel_bytes(job.n_in, job.x_width);
-    let to_stride = x_panel_bytes(job.n_in, width);
-    for slot in 0..count.next_multiple_of(width) {
-        let column = if slot < count { slot } else { slot / width * width };
-        // SAFETY: rows exist; panels are laid out as `quantize` writes them; the caller has room for whole panels.
-        unsafe {
-            let row = job.x_row(first + column);
-            let (at, c) = (row % job.x_width, slot % width);
-            let from = job.x.add(row / job.x_width * from_stride);
-            let to = out.add(slot / width * to_stride);
-            for b in 0..blocks {
-                let (from, to) = (from.add(b * X_BLOCK * job.x_width), to.add(b * X_BLOCK * width));
-                std::ptr::copy_nonoverlapping(from.add(32 * at), to.add(32 * c), 32);
-                for at_field in (32..X_BLOCK).step_by(4) {
-                    let (from, to) = (from.add(at_field * job.x_width), to.add(at_field * width));
-                    std::ptr::copy_nonoverlapping(from.add(4 * at), to.add(4 * c), 4);
-                }
-            }
-        }
     }
 }
 
@@ -494,7 +371,11 @@ unsafe fn set<S: Simd, F: Format, const R: usize, const C: usize>(
     unsafe {
         for i in 0..R {
             // Vectors of the same panel need the same lines.
-            let mut line = if i % (PANEL_ROWS / S::LANES) == 0 { 0 } else { usize::MAX };
+            let mut line = if i % (PANEL_ROWS / S::LANES) == 0 {
+                0
+            } else {
+                usize::MAX
+            };
             while F::STREAMED && line < block_bytes::<F>() / F::SUBS {
                 S::prefetch(planes[i].wrapping_add(PREFETCH + line));
                 line += 64;
@@ -538,8 +419,8 @@ unsafe fn start<S: Simd, F: Format, const R: usize, const C: usize>(
     unsafe {
         let x_sums = x.add(36 * C);
         let mut sums = [[S::splat_int(0); C]; R];
-        if raised::<S, F>() {
-            let begins = x.add(if first { 40 } else { 44 } * C);
+        if let Some(at) = begins::<S, F>(first) {
+            let begins = x.add(at * C);
             for c in 0..C {
                 let sum = S::repeat(begins.add(4 * c));
                 for i in 0..R {
@@ -570,7 +451,18 @@ unsafe fn start<S: Simd, F: Format, const R: usize, const C: usize>(
 
 /// Whether sums of a set begin with [`OFFSET`].
 const fn offset<S: Simd, F: Format>() -> bool {
-    !F::COARSE && (scaled_with_offset::<S, F>() || raised::<S, F>())
+    !F::COARSE && (scaled_with_offset::<S, F>() || begins::<S, F>(true).is_some())
+}
+
+/// Where activations have what the sums of a set begin with, if they bring it along.
+const fn begins<S: Simd, F: Format>(first: bool) -> Option<usize> {
+    if raised::<S, F>() {
+        Some(if first { 40 } else { 44 })
+    } else if !F::COARSE && !F::WIDE && F::ZERO_POINT == ZERO_POINT {
+        Some(44)
+    } else {
+        None
+    }
 }
 
 /// Whether the product of [`OFFSET`] and a scale is exact, and one operation subtracts it.
@@ -619,11 +511,16 @@ unsafe fn advance<S: Simd, F: Format, const R: usize, const C: usize, const V: u
 
 /// Adds to sums what waits in 16 bits.
 #[inline(always)]
-unsafe fn widen<S: Simd, const R: usize, const C: usize>(sums: &mut [[S::I; C]; R], waiting: &[[S::I; C]; R]) {
+unsafe fn widen<S: Simd, const R: usize, const C: usize>(
+    sums: &mut [[S::I; C]; R],
+    waiting: &[[S::I; C]; R],
+) {
     for i in 0..R {
         for c in 0..C {
             // SAFETY: the caller has the features of `S`.
-            unsafe { sums[i][c] = S::add_pairs(sums[i][c], waiting[i][c], S::splat_int(pair(1, true, true))) };
+            unsafe {
+                sums[i][c] = S::add_pairs(sums[i][c], waiting[i][c], S::splat_int(pair(1, true, true)))
+            };
         }
     }
 }
@@ -653,7 +550,7 @@ unsafe fn add<S: Simd, F: Format, const R: usize, const C: usize>(
             for i in 0..R {
                 let at = i * vectors_per_sub::<F>() * S::LANES;
                 let scale = S::load(scales.add(at));
-                let mut product = if offset::<S, F>() && scaled_with_offset::<S, F>() {
+                let mut product = if scaled_with_offset::<S, F>() {
                     let of_offset = S::mul(scale, S::splat(-OFFSET));
                     S::fma(scale, S::from_bits(sums[i][c]), of_offset)
                 } else if offset::<S, F>() {
@@ -672,6 +569,3 @@ unsafe fn add<S: Simd, F: Format, const R: usize, const C: usize>(
         }
     }
 }
-
-/// An entry point that computes some panels (16 rows each) of one weight type.
-pub(crate) type PanelsFn = unsafe fn(&JobView, usize, usize, &mut [u8]);

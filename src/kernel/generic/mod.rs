@@ -6,10 +6,12 @@
 )]
 
 pub(crate) mod attention;
+pub(crate) mod columns;
 pub(crate) mod dense;
 pub(crate) mod elementwise;
 pub(crate) mod float;
 pub(crate) mod formats;
+pub(crate) mod job;
 pub(crate) mod matmul;
 pub(crate) mod ops;
 pub(crate) mod peak;

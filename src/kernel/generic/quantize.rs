@@ -2,7 +2,8 @@
 
 #![allow(unsafe_code, reason = "writes panels of activations through raw pointers")]
 
-use super::matmul::{OFFSET, X_BLOCK};
+use super::columns::{X_BLOCK, ZERO_POINT};
+use super::matmul::OFFSET;
 use crate::kernel::simd::Simd;
 
 /// Values that share a scale where it is coarse: a block of the formats that want it so.
@@ -77,7 +78,8 @@ pub(crate) unsafe fn quantize_row<S: Simd>(
                     let begins = if coarse {
                         sums.map(|sum| -128 * i32::from(sum))
                     } else {
-                        [OFFSET.to_bits() as i32 - 128 * i32::from(sum), 0]
+                        [128, ZERO_POINT]
+                            .map(|zero| OFFSET.to_bits() as i32 - i32::from(zero) * i32::from(sum))
                     };
                     for (i, begin) in begins.into_iter().enumerate() {
                         let place = block.add((40 + 4 * i) * width + 4 * c);

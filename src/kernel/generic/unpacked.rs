@@ -9,8 +9,10 @@
     reason = "raw pointers into weights, activations and scratch memory"
 )]
 
+use super::columns::{Columns, X_BLOCK};
 use super::formats::{Format, Unpacked, block_bytes, sub_bytes, vector};
-use super::matmul::{Columns, JobView, X_BLOCK, keep_block, kept_per_set, products, put, raised, rows_of};
+use super::job::JobView;
+use super::matmul::{keep_block, kept_per_set, products, put, raised, rows_of};
 use crate::kernel::simd::Simd;
 use crate::quant::panel::PANEL_ROWS;
 

@@ -463,13 +463,13 @@ fn activations_are_quantized_to_the_same_bytes_at_every_level() {
     for k in levels() {
         for group in [32, 256] {
             // Three rows in a panel of four columns, the last of which repeats the third.
-            let mut panel = vec![0u8; generic::matmul::x_panel_bytes(n, 4)];
+            let mut panel = vec![0u8; generic::columns::x_panel_bytes(n, 4)];
             for (row, columns) in [(0, (0, 1, 4)), (1, (1, 1, 4)), (2, (2, 2, 4))] {
                 let x = &x[row * n..(row + 1) * n];
                 // SAFETY: the panel is as long as that, and these columns are written here alone.
                 unsafe { k.quantize_row(x, columns, group == 256, panel.as_mut_ptr()) };
             }
-            let sets: Vec<_> = panel.chunks(4 * generic::matmul::X_BLOCK).collect();
+            let sets: Vec<_> = panel.chunks(4 * generic::columns::X_BLOCK).collect();
             for c in 0..4 {
                 let row = &x[c.min(2) * n..][..n];
                 let mut of_sets = Vec::new();
@@ -493,7 +493,7 @@ fn activations_are_quantized_to_the_same_bytes_at_every_level() {
                     }
                     let begins = match group {
                         256 => sums.map(|sum| -128 * i32::from(sum)),
-                        _ => [0x4b40_0000 - 128 * i32::from(sums[0] + sums[1]), 0],
+                        _ => [128, 8].map(|zero| 0x4b40_0000 - zero * i32::from(sums[0] + sums[1])),
                     };
                     for (i, begin) in begins.iter().enumerate() {
                         assert_eq!(set[160 + 16 * i + 4 * c..][..4], begin.to_le_bytes());

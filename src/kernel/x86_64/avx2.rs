@@ -320,7 +320,10 @@ impl Products for Avx2 {
         // SAFETY: see above.
         unsafe {
             let w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
-            in_order(_mm256_add_epi16(acc, _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))))
+            in_order(_mm256_add_epi16(
+                acc,
+                _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)),
+            ))
         }
     }
 }

@@ -262,7 +262,13 @@ impl Simd for Sse41 {
     #[inline(always)]
     unsafe fn dot_wide(acc: __m128i, w: __m128i, x: __m128i) -> __m128i {
         // SAFETY: see above.
-        unsafe { Self::add_pairs(acc, Self::dot_pairs_wide(_mm_setzero_si128(), w, x), _mm_set1_epi16(1)) }
+        unsafe {
+            Self::add_pairs(
+                acc,
+                Self::dot_pairs_wide(_mm_setzero_si128(), w, x),
+                _mm_set1_epi16(1),
+            )
+        }
     }
     #[inline(always)]
     unsafe fn dot_pairs(acc: __m128i, w: __m128i, x: __m128i) -> __m128i {
