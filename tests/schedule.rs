@@ -399,7 +399,7 @@ fn a_long_prompt_gets_small_pieces_while_others_generate() {
                 ..EngineOptions::default()
             },
         );
-        let talking = engine.submit(request(&text(1, 10), 400, 0)).unwrap();
+        let talking = engine.submit(request(&text(1, 10), 1900, 0)).unwrap();
         for _ in 0..20 {
             engine.step().unwrap();
         }

@@ -429,9 +429,14 @@ fn a_row_wider_than_the_scratch_memory_gives_the_same_bits() {
 fn rows_of_a_long_prompt_are_the_bits_of_rows_alone() {
     let pool = pool(2);
     for k in levels() {
-        for ty in supported().filter(|ty| ty.is_quantized()) {
-            // Several stretches of weights, the last of which is short, and several groups of columns in tiles of six and of eight.
-            let n_in = *widths(ty).last().unwrap();
+        for ty in supported() {
+            // Several stretches of weights, the last of which is short (and not of whole vectors where that can be), and several
+            // groups of columns in tiles of every width.
+            let n_in = if ty.is_quantized() {
+                *widths(ty).last().unwrap()
+            } else {
+                1061
+            };
             for rows in [66, 131] {
                 let case = Case::random(ty, n_in, 37, rows, 7);
                 let together = case.run(k, &pool, Precision::Native);
