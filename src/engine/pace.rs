@@ -7,6 +7,8 @@
 const FIRST: usize = 8;
 /// Steps after which a measured time is measured once more.
 const FRESH: u64 = 64;
+/// The same after pieces of prompts became half or twice as large: either their rows or everything changed.
+const FRESH_WHEN_CHANGED: u64 = 4;
 /// Powers of two of generating rows that are told apart.
 const SIZES: usize = 13;
 
@@ -16,6 +18,8 @@ struct Measured {
     seconds: f64,
     /// The step it was measured in.
     at: u64,
+    /// Rows of the first piece of a prompt after it.
+    rows: Option<usize>,
 }
 
 /// What steps were measured to take.
@@ -45,15 +49,20 @@ impl Pace {
         if generating == 0 || self.budget == 0.0 {
             return most;
         }
-        let Some(decode) = self.decode[size(generating)].filter(|m| self.step - m.at < FRESH) else {
-            // One step shows how long it takes without prompts.
+        // One step without prompts shows how long it takes.
+        let Some(decode) = self.decode[size(generating)] else {
             return 0;
         };
         let rows = match self.row_seconds {
             None => FIRST as f64,
             Some(row) => self.budget * decode.seconds / row.max(1e-9),
         };
-        (rows as usize).clamp(1, most)
+        let rows = (rows as usize).clamp(1, most);
+        let changed = decode
+            .rows
+            .is_some_and(|first| 2 * rows <= first || rows >= 2 * first);
+        let fresh = if changed { FRESH_WHEN_CHANGED } else { FRESH };
+        if self.step - decode.at < fresh { rows } else { 0 }
     }
 
     /// Notes what a step took.
@@ -65,14 +74,21 @@ impl Pace {
         let known = &mut self.decode[size(generating)];
         if prompt == 0 {
             let seconds = match *known {
-                Some(m) if self.step - m.at < 4 * FRESH => mean(m.seconds, seconds, 0.25),
+                // What is twice as slow or fast is another machine, not the noise of one.
+                Some(m) if self.step - m.at < 4 * FRESH && (0.5..2.0).contains(&(seconds / m.seconds)) => {
+                    mean(m.seconds, seconds, 0.25)
+                }
                 _ => seconds,
             };
             *known = Some(Measured {
                 seconds,
                 at: self.step,
+                rows: None,
             });
-        } else if let Some(decode) = *known {
+        } else if let Some(decode) = known {
+            // Prompts make no step faster: it was measured when everything was slower than now.
+            decode.seconds = decode.seconds.min(seconds);
+            decode.rows.get_or_insert(prompt);
             let row = (seconds - decode.seconds).max(0.1 * seconds) / prompt as f64;
             self.row_seconds = Some(self.row_seconds.map_or(row, |old| mean(old, row, 0.5)));
         }
@@ -122,6 +138,40 @@ mod tests {
         run(&mut pace, 20, 0.020, 0.001);
         let chunks = run(&mut pace, 20, 0.020, 0.010);
         assert!((3..=4).contains(chunks.last().unwrap()), "{chunks:?}");
+    }
+
+    /// Steps of a machine that is so many times slower than usual.
+    fn slowed(pace: &mut Pace, steps: usize, times: f64) -> Vec<usize> {
+        run(pace, steps, 0.020 * times, 0.001 * times)
+    }
+
+    #[test]
+    fn one_slow_step_is_soon_forgotten() {
+        let mut pace = Pace::new(2.0);
+        let usual = *slowed(&mut pace, 20, 1.0).last().unwrap();
+        slowed(&mut pace, 1, 10.0);
+        let chunks = slowed(&mut pace, 12, 1.0);
+        assert!(*chunks.last().unwrap() >= usual * 3 / 4, "{usual}: {chunks:?}");
+    }
+
+    #[test]
+    fn pieces_are_as_large_on_a_machine_that_is_busy_and_when_it_is_no_longer() {
+        let mut pace = Pace::new(2.0);
+        let usual = *slowed(&mut pace, 20, 1.0).last().unwrap();
+        let chunks = slowed(&mut pace, 20, 5.0);
+        assert!(
+            chunks[12..].iter().all(|&n| n == 0 || n >= usual / 2),
+            "{usual}: {chunks:?}"
+        );
+        let chunks = slowed(&mut pace, 20, 1.0);
+        assert!(
+            chunks[12..].iter().all(|&n| n <= usual * 3 / 2),
+            "{usual}: {chunks:?}"
+        );
+        assert!(
+            chunks[12..].iter().all(|&n| n == 0 || n >= usual / 2),
+            "{usual}: {chunks:?}"
+        );
     }
 
     #[test]
