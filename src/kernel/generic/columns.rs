@@ -11,6 +11,9 @@ use super::job::JobView;
 /// place; there sums begin with less 128 times those of each half.
 pub(crate) const X_BLOCK: usize = 48;
 
+/// Where the two integers that sums begin with are in these bytes.
+pub(crate) const BEGINS: [usize; 2] = [40, 44];
+
 /// The zero point of weights for which activations bring along what sums begin with: that of Q4_0.
 pub(crate) const ZERO_POINT: i16 = 8;
 

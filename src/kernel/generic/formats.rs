@@ -59,10 +59,10 @@ pub(crate) trait Format {
     /// Whether the values are whole bytes, signed with 128 added.
     const WIDE: bool = false;
     /// Largest magnitude that meets activations where wide values are made signed.
-    const LARGEST: i32 = if Self::WIDE {
-        128
-    } else {
-        (1 << (Self::LOW + Self::HIGH)) - 1
+    const LARGEST: i32 = match Self::CODEBOOK {
+        Some(values) => largest(values),
+        None if Self::WIDE => 128,
+        None => (1 << (Self::LOW + Self::HIGH)) - 1,
     };
     /// Whether weights come from far, so that they are prefetched.
     const STREAMED: bool = true;
@@ -89,6 +89,20 @@ const fn wide(codebook: [i8; 16]) -> [u8; 16] {
         i += 1;
     }
     values
+}
+
+/// Largest magnitude of signed values with 128 added.
+const fn largest(values: [u8; 16]) -> i32 {
+    let mut largest = 0;
+    let mut i = 0;
+    while i < 16 {
+        let magnitude = (values[i] as i32 - 128).abs();
+        if magnitude > largest {
+            largest = magnitude;
+        }
+        i += 1;
+    }
+    largest
 }
 
 /// Bytes of the planes of 32 values of a panel.
@@ -216,7 +230,6 @@ impl Format for Mxfp4 {
     const SUBS: usize = 1;
     const SCALE_BYTES: usize = 1;
     const WIDE: bool = true;
-    const LARGEST: i32 = 12;
     const CODEBOOK: Option<[u8; 16]> = Some(wide(mxfp4::CODEBOOK));
     #[inline(always)]
     unsafe fn scales<S: Simd>(p: *const u8, lane: usize, out: Kept) {

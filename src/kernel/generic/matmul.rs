@@ -17,7 +17,7 @@
     reason = "raw pointers into weights, activations and outputs shared by workers"
 )]
 
-use super::columns::{Columns, X_BLOCK, ZERO_POINT, gather, panel_columns, x_panel_bytes};
+use super::columns::{BEGINS, Columns, X_BLOCK, ZERO_POINT, gather, panel_columns, x_panel_bytes};
 use super::formats::{Format, Kept, block_bytes, sub_bytes, vector};
 use super::job::JobView;
 use super::unpacked;
@@ -457,9 +457,9 @@ const fn offset<S: Simd, F: Format>() -> bool {
 /// Where activations have what the sums of a set begin with, if they bring it along.
 const fn begins<S: Simd, F: Format>(first: bool) -> Option<usize> {
     if raised::<S, F>() {
-        Some(if first { 40 } else { 44 })
+        Some(BEGINS[if first { 0 } else { 1 }])
     } else if !F::COARSE && !F::WIDE && F::ZERO_POINT == ZERO_POINT {
-        Some(44)
+        Some(BEGINS[1])
     } else {
         None
     }
