@@ -84,9 +84,9 @@ pub struct Activations {
     width: usize,
     /// `f32` from one row to the next: the width rounded up to whole vectors, plus some so that rows do not alias.
     stride: usize,
-    floats: Vec<f32>,
-    /// Rows of bfloat16 with the same stride.
-    bf16: Vec<u16>,
+    floats: Vec<Line>,
+    /// Rows of bfloat16 with the same stride in values.
+    bf16: Vec<Line>,
     /// What was set last.
     forms: Forms,
     /// Panels of a few rows, as [`super::generic::quantize::quantize_row`] writes them.
@@ -96,7 +96,7 @@ pub struct Activations {
     quantized_for: Option<CpuLevel>,
 }
 
-/// A line of the cache, so that panels begin at one.
+/// A line of the cache, so that rows and panels begin at one.
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 struct Line([u8; 64]);
@@ -138,15 +138,16 @@ impl Activations {
         let columns = rows.checked_add(7).ok_or_else(overflow)?;
         let row = width.div_ceil(32).checked_mul(X_BLOCK).ok_or_else(overflow)?;
         let bytes = columns.checked_mul(row).ok_or_else(overflow)?;
-        if floats > self.floats.len() {
-            self.floats = memory::filled(0.0, floats, "activations")?;
-        }
-        if floats > self.bf16.len() {
-            self.bf16 = memory::filled(0, floats, "activations")?;
-        }
-        for buffer in [&mut self.bytes, &mut self.coarse] {
-            if bytes.div_ceil(64) > buffer.len() {
-                *buffer = memory::filled(Line::ZERO, bytes.div_ceil(64), "quantized activations")?;
+        // Strides are whole lines of either.
+        let (floats, bf16, bytes) = (floats / 16, floats / 32, bytes.div_ceil(64));
+        for (buffer, lines, what) in [
+            (&mut self.floats, floats, "activations"),
+            (&mut self.bf16, bf16, "activations"),
+            (&mut self.bytes, bytes, "quantized activations"),
+            (&mut self.coarse, bytes, "quantized activations"),
+        ] {
+            if lines > buffer.len() {
+                *buffer = memory::filled(Line::ZERO, lines, what)?;
             }
         }
         Ok(())
@@ -231,8 +232,8 @@ impl Activations {
         let (width, stride, forms) = (self.width, self.stride, self.forms);
         let columns = panel_columns(k.max_columns, rows);
         let panel = x_panel_bytes(width, columns);
-        let floats = Pieces::of(&mut self.floats);
-        let bf16 = Pieces::of(&mut self.bf16);
+        let floats = Pieces::of(bytemuck::cast_slice_mut::<_, f32>(&mut self.floats));
+        let bf16 = Pieces::of(bytemuck::cast_slice_mut::<_, u16>(&mut self.bf16));
         let bytes = Pieces::of(bytemuck::cast_slice_mut::<_, u8>(&mut self.bytes));
         let coarse = Pieces::of(bytemuck::cast_slice_mut::<_, u8>(&mut self.coarse));
         let wanted = [(forms.bytes, false, &bytes), (forms.coarse, true, &coarse)];
@@ -307,7 +308,7 @@ impl Activations {
 
     /// The rows as `f32`, and from one to the next.
     pub(super) fn floats(&self) -> (*const f32, usize) {
-        (self.floats.as_ptr(), self.stride)
+        (self.floats.as_ptr().cast(), self.stride)
     }
 }
 

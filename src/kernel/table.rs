@@ -263,9 +263,9 @@ macro_rules! matrices {
     (@entry [$(#[$attr:meta])*]) => {};
     (@entry [$(#[$attr:meta])*] $name:ident $f:expr, $($rest:tt)*) => {
         $(#[$attr])*
-        unsafe fn $name(job: &JobView, from: usize, to: usize, _: &mut [u8]) {
+        unsafe fn $name(job: &JobView, from: usize, to: usize, scratch: &mut [u8]) {
             // SAFETY: passes the caller's promise on.
-            unsafe { $f(job, from, to) }
+            unsafe { $f(job, from, to, scratch) }
         }
         $crate::kernel::table::matrices! { @entry [$(#[$attr])*] $($rest)* }
     };

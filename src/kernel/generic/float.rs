@@ -1,6 +1,8 @@
 //! Matrix products in `f32`: float weights in the file's layout, and quantized ones expanded, in the exact mode.
 //!
-//! Each result has one running vector that takes the products in ascending order, whatever the tile.
+//! Each result has one running vector that takes the products in ascending order, whatever the tile. With several
+//! many activation rows a stretch of 16 weight rows is copied as `f32` to where the first cache holds it and meets all of
+//! them before the next stretch; the running vectors wait in memory meanwhile.
 
 #![allow(
     unsafe_code,
@@ -8,17 +10,32 @@
 )]
 
 use super::job::JobView;
-use super::matmul::PREFETCH;
+use super::matmul::{COLUMN_BYTES, PREFETCH};
 use crate::kernel::simd::Simd;
 use crate::quant::dequantize_row;
 use crate::quant::panel::{PANEL_ROWS, unpack_block};
 
-/// Weight rows that are multiplied together with one activation row.
+/// Weight rows that are multiplied together.
 const ROW_TILE: usize = 4;
-/// Activation rows that are multiplied together.
+/// Activation rows that are multiplied together in the exact mode.
 const COLUMN_TILE: usize = 4;
 /// Values dequantized at a time in the exact mode: the longest block.
 const CHUNK: usize = 256;
+
+/// Most values of a stretch: 16 rows of them as `f32` and what they meet stay in the first cache.
+const STRETCH: usize = 512;
+/// Most activation rows at once, whose running vectors wait in the second cache.
+const MAX_COLUMNS: usize = 48;
+/// Activation rows from which on it is worth while to copy weights first.
+const COPY_FROM: usize = 16;
+/// Bytes of a vector at most, and from one copied row to the next: the lines of several rows differ in their sets.
+const VECTOR: usize = 64;
+const COPIED_ROW: usize = 4 * STRETCH + VECTOR;
+/// Where running vectors lie in the scratch memory.
+const SUMS_AT: usize = PANEL_ROWS * COPIED_ROW;
+/// Bytes of scratch memory: the above, wherever it begins.
+const SCRATCH: usize = VECTOR + SUMS_AT + PANEL_ROWS * VECTOR * MAX_COLUMNS;
+const _: () = assert!(SCRATCH <= crate::kernel::pool::SCRATCH);
 
 /// A source of `f32` weights, a vector at a time.
 pub(crate) trait Floats {
@@ -56,18 +73,17 @@ impl Floats for Bf16 {
     }
 }
 
-/// Adds `n` products (whole vectors, then a zero-padded rest) of `R` weight rows and `C` activation rows.
+/// Adds `n` products (whole vectors, then a zero-padded rest) of `R` weight rows and `C` activation rows. What lies `ahead`
+/// of the weights in bytes is fetched where `FETCH`.
 #[inline(always)]
-unsafe fn dot_floats<S: Simd, W: Floats, const R: usize, const C: usize>(
+unsafe fn dot_floats<S: Simd, W: Floats, const R: usize, const C: usize, const FETCH: bool>(
     acc: &mut [[S::F; C]; R],
     w: [*const u8; R],
     x: [*const f32; C],
     n: usize,
+    ahead: usize,
 ) {
     let whole = n / S::LANES * S::LANES;
-    // The next rows where they are near, otherwise the same ones further on.
-    let row = n * W::BYTES;
-    let ahead = if row <= 2 * PREFETCH { R * row } else { PREFETCH };
     // SAFETY: weights have n values; activation rows are padded with zeros to whole vectors.
     unsafe {
         let mut i = 0;
@@ -76,7 +92,7 @@ unsafe fn dot_floats<S: Simd, W: Floats, const R: usize, const C: usize>(
             for r in 0..R {
                 let p = w[r].add(i * W::BYTES);
                 wv[r] = W::load::<S>(p);
-                if C == 1 {
+                if FETCH {
                     S::prefetch(p.wrapping_add(ahead));
                 }
             }
@@ -90,13 +106,7 @@ unsafe fn dot_floats<S: Simd, W: Floats, const R: usize, const C: usize>(
         }
         if whole < n {
             for r in 0..R {
-                let mut rest = [0u8; 64];
-                std::ptr::copy_nonoverlapping(
-                    w[r].add(whole * W::BYTES),
-                    rest.as_mut_ptr(),
-                    (n - whole) * W::BYTES,
-                );
-                let wv = W::load::<S>(rest.as_ptr());
+                let wv = load_rest::<S, W>(w[r].add(whole * W::BYTES), n - whole);
                 for c in 0..C {
                     acc[r][c] = S::fma(wv, S::load(x[c].add(whole)), acc[r][c]);
                 }
@@ -105,88 +115,237 @@ unsafe fn dot_floats<S: Simd, W: Floats, const R: usize, const C: usize>(
     }
 }
 
+/// Fewer values than a vector has, and zeros.
+#[inline(always)]
+unsafe fn load_rest<S: Simd, W: Floats>(p: *const u8, n: usize) -> S::F {
+    // SAFETY: there are n values, less than a vector.
+    unsafe {
+        let mut rest = [0u8; VECTOR];
+        std::ptr::copy_nonoverlapping(p, rest.as_mut_ptr(), n * W::BYTES);
+        W::load::<S>(rest.as_ptr())
+    }
+}
+
 /// Rows `16 · from..16 · to` of a job with float weights.
 ///
 /// # Safety
 /// As for [`super::matmul::panels`].
 #[inline(always)]
-pub(crate) unsafe fn rows_float<S: Simd, W: Floats>(job: &JobView, from: usize, to: usize) {
+pub(crate) unsafe fn rows_float<S: Simd, W: Floats>(
+    job: &JobView,
+    from: usize,
+    to: usize,
+    scratch: &mut [u8],
+) {
     let (from, to) = (from * PANEL_ROWS, (to * PANEL_ROWS).min(job.n_out));
     if job.columns == 1 {
-        // The sum of a row is one chain of additions: several rows at a time keep the CPU and the memory busy.
-        let mut row = from;
-        while row + ROW_TILE <= to {
-            // SAFETY: the rows exist.
-            unsafe { micro_float::<S, W, ROW_TILE, 1>(job, row, 0) };
-            row += ROW_TILE;
-        }
-        for row in row..to {
-            // SAFETY: the row exists.
-            unsafe { micro_float::<S, W, 1, 1>(job, row, 0) };
-        }
+        // SAFETY: the rows and the column exist.
+        unsafe { single::<S, W>(job, from, to, 0) };
         return;
     }
-    let mut block = from;
-    while block < to {
-        let end = to.min(block + PANEL_ROWS);
-        let mut column = 0;
-        while column < job.columns {
-            let columns = COLUMN_TILE.min(job.columns - column);
-            let mut row = block;
-            while row + 4 <= end {
-                // SAFETY: rows and columns exist.
-                unsafe {
-                    match columns {
-                        4 if S::LANES < 16 => {
-                            micro_float::<S, W, 4, 2>(job, row, column);
-                            micro_float::<S, W, 4, 2>(job, row, column + 2);
-                        }
-                        4 => micro_float::<S, W, 4, 4>(job, row, column),
-                        _ => {
-                            for c in 0..columns {
-                                micro_float::<S, W, 4, 1>(job, row, column + c);
-                            }
-                        }
-                    }
-                }
-                row += 4;
-            }
-            for row in row..end {
-                for c in 0..columns {
-                    // SAFETY: as above.
-                    unsafe { micro_float::<S, W, 1, 1>(job, row, column + c) };
+    let room = COLUMN_BYTES / (size_of::<f32>() * job.x_stride);
+    let together = room.clamp(widest::<S>(), MAX_COLUMNS) / widest::<S>() * widest::<S>();
+    let mut first = 0;
+    while first < job.columns {
+        let columns = first..job.columns.min(first + together);
+        let mut row = from;
+        while row + PANEL_ROWS <= to {
+            // SAFETY: the rows and columns exist.
+            unsafe {
+                if columns.len() >= COPY_FROM {
+                    block::<S, W, F32, true>(job, row, columns.clone(), scratch);
+                } else {
+                    block::<S, W, W, false>(job, row, columns.clone(), scratch);
                 }
             }
-            column += columns;
+            row += PANEL_ROWS;
         }
-        block = end;
+        for column in columns.clone() {
+            // SAFETY: as above.
+            unsafe { single::<S, W>(job, row, to, column) };
+        }
+        first = columns.end;
+    }
+}
+
+/// Rows of one column. The sum of a row is one chain of additions: several rows at a time keep the CPU and the memory busy.
+#[inline(always)]
+unsafe fn single<S: Simd, W: Floats>(job: &JobView, from: usize, to: usize, column: usize) {
+    let mut row = from;
+    // SAFETY: the rows and the column exist.
+    unsafe {
+        while row + ROW_TILE <= to {
+            rows_of_column::<S, W, ROW_TILE>(job, row, column);
+            row += ROW_TILE;
+        }
+        while row < to {
+            rows_of_column::<S, W, 1>(job, row, column);
+            row += 1;
+        }
     }
 }
 
 #[inline(always)]
-unsafe fn micro_float<S: Simd, W: Floats, const R: usize, const C: usize>(
-    job: &JobView,
-    row: usize,
-    column: usize,
-) {
-    // SAFETY: rows row..row + R and columns column..column + C exist.
+unsafe fn rows_of_column<S: Simd, W: Floats, const R: usize>(job: &JobView, row: usize, column: usize) {
+    // The next rows where they are near, otherwise the same ones further on.
+    let bytes = job.n_in * W::BYTES;
+    let ahead = if bytes <= 2 * PREFETCH {
+        R * bytes
+    } else {
+        PREFETCH
+    };
+    // SAFETY: rows row..row + R and the column exist.
     unsafe {
-        let mut acc = [[S::splat(0.0); C]; R];
+        let mut acc = [[S::splat(0.0)]; R];
         let mut w = [job.data; R];
-        let mut x = [job.x_f32; C];
         for r in 0..R {
             w[r] = job.data.add((row + r) * job.row_bytes);
         }
-        for c in 0..C {
-            x[c] = job.x_floats(column + c);
-        }
-        dot_floats::<S, W, R, C>(&mut acc, w, x, job.n_in);
+        let x = [job.x_floats(column)];
+        dot_floats::<S, W, R, 1, true>(&mut acc, w, x, job.n_in, ahead);
         for r in 0..R {
-            for c in 0..C {
-                job.put(row + r, column + c, S::sum(acc[r][c]));
+            job.put(row + r, column, S::sum(acc[r][0]));
+        }
+    }
+}
+
+/// Most columns of a tile of four rows: the sums, the rows and a column stay in registers.
+const fn widest<S: Simd>() -> usize {
+    if S::REGISTERS >= 32 { 6 } else { 2 }
+}
+
+/// A stretch of the weights and activations that tiles are computed of.
+struct Stretch {
+    at: usize,
+    n: usize,
+    /// Whether it is the last one.
+    last: bool,
+}
+
+/// 16 rows of several columns, multiplied as they are (`V` is `W`), or a stretch at a time where they are copied as `f32`
+/// first, which all columns share.
+#[inline(always)]
+unsafe fn block<S: Simd, W: Floats, V: Floats, const COPY: bool>(
+    job: &JobView,
+    row: usize,
+    columns: std::ops::Range<usize>,
+    scratch: &mut [u8],
+) {
+    const { assert!(V::BYTES == if COPY { 4 } else { W::BYTES }) };
+    debug_assert!(scratch.len() >= SCRATCH && columns.len() <= MAX_COLUMNS);
+    // Sums on their way through memory cost little where a stretch has 32 vectors.
+    let most = if COPY {
+        STRETCH.min(32 * S::LANES)
+    } else {
+        job.n_in
+    };
+    let copies = scratch.as_mut_ptr();
+    let copies = copies.wrapping_add(copies.align_offset(VECTOR));
+    let sums: *mut f32 = copies.wrapping_add(SUMS_AT).cast();
+    let mut at = 0;
+    while at < job.n_in {
+        let n = most.min(job.n_in - at);
+        let last = at + n == job.n_in;
+        // The next stretch, or the first one of the next 16 rows.
+        let ahead = if last {
+            (PANEL_ROWS * job.row_bytes).wrapping_sub(at * W::BYTES)
+        } else {
+            n * W::BYTES
+        };
+        let stretch = Stretch { at, n, last };
+        // SAFETY: rows and columns exist; the scratch memory has room for 16 copied rows of a stretch and for the
+        // running vectors of 16 rows and all columns.
+        unsafe {
+            let mut w = [job.data; PANEL_ROWS];
+            for r in 0..PANEL_ROWS {
+                w[r] = job.data.add((row + r) * job.row_bytes + at * W::BYTES);
+                if COPY {
+                    let to = copies.add(r * COPIED_ROW);
+                    copy::<S, W>(w[r], n, ahead, to.cast());
+                    w[r] = to;
+                }
+            }
+            let mut column = columns.start;
+            while column < columns.end {
+                let left = columns.end - column;
+                let sums = sums.add((column - columns.start) * PANEL_ROWS * S::LANES);
+                // Eight are four and four rather than six and two.
+                column += match left {
+                    6.. if left != 8 && widest::<S>() >= 6 => {
+                        tiles::<S, V, 6>(job, row, &w, column, &stretch, sums)
+                    }
+                    4.. if widest::<S>() >= 4 => tiles::<S, V, 4>(job, row, &w, column, &stretch, sums),
+                    2.. => tiles::<S, V, 2>(job, row, &w, column, &stretch, sums),
+                    _ => tiles::<S, V, 1>(job, row, &w, column, &stretch, sums),
+                };
+            }
+        }
+        at += n;
+    }
+}
+
+/// Copies `n` values as `f32`, and zeros up to a whole vector.
+#[inline(always)]
+unsafe fn copy<S: Simd, W: Floats>(w: *const u8, n: usize, ahead: usize, out: *mut f32) {
+    let whole = n / S::LANES * S::LANES;
+    // SAFETY: there are n values, and room for whole vectors of them.
+    unsafe {
+        let mut i = 0;
+        while i < whole {
+            let p = w.add(i * W::BYTES);
+            S::prefetch(p.wrapping_add(ahead));
+            S::store(out.add(i), W::load::<S>(p));
+            i += S::LANES;
+        }
+        if whole < n {
+            S::store(
+                out.add(whole),
+                load_rest::<S, W>(w.add(whole * W::BYTES), n - whole),
+            );
+        }
+    }
+}
+
+/// A stretch of 16 rows and `C` columns, whose running vectors are at `sums`. Answers `C`.
+#[inline(always)]
+unsafe fn tiles<S: Simd, W: Floats, const C: usize>(
+    job: &JobView,
+    row: usize,
+    w: &[*const u8; PANEL_ROWS],
+    column: usize,
+    stretch: &Stretch,
+    sums: *mut f32,
+) -> usize {
+    // SAFETY: as promised by the caller: weights and activations have the stretch, and sums has room.
+    unsafe {
+        let mut x = [job.x_f32; C];
+        for c in 0..C {
+            x[c] = job.x_floats(column + c).add(stretch.at);
+        }
+        for r in (0..PANEL_ROWS).step_by(ROW_TILE) {
+            let mut acc = [[S::splat(0.0); C]; ROW_TILE];
+            let sums = sums.add(r * C * S::LANES);
+            if stretch.at > 0 {
+                for i in 0..ROW_TILE {
+                    for c in 0..C {
+                        acc[i][c] = S::load(sums.add((i * C + c) * S::LANES));
+                    }
+                }
+            }
+            let w = [w[r], w[r + 1], w[r + 2], w[r + 3]];
+            dot_floats::<S, W, ROW_TILE, C, false>(&mut acc, w, x, stretch.n, 0);
+            for i in 0..ROW_TILE {
+                for c in 0..C {
+                    if stretch.last {
+                        job.put(row + r + i, column + c, S::sum(acc[i][c]));
+                    } else {
+                        S::store(sums.add((i * C + c) * S::LANES), acc[i][c]);
+                    }
+                }
             }
         }
     }
+    C
 }
 
 /// Rows `16 · from..16 · to` with dequantized weights and `f32` activations.
@@ -194,7 +353,7 @@ unsafe fn micro_float<S: Simd, W: Floats, const R: usize, const C: usize>(
 /// # Safety
 /// As for [`super::matmul::panels`].
 #[inline(always)]
-pub(crate) unsafe fn rows_exact<S: Simd>(job: &JobView, from: usize, to: usize) {
+pub(crate) unsafe fn rows_exact<S: Simd>(job: &JobView, from: usize, to: usize, _: &mut [u8]) {
     let mut block = [0u8; CHUNK];
     let mut values = [0.0f32; CHUNK];
     let (len, bytes) = (job.ty.block_len(), job.ty.block_bytes());
@@ -217,7 +376,13 @@ pub(crate) unsafe fn rows_exact<S: Simd>(job: &JobView, from: usize, to: usize) 
                     unpack_block(job.ty, panel, i, row % PANEL_ROWS, &mut block[..bytes]);
                     // Cannot fail: a whole block of a supported type.
                     let _ = dequantize_row(job.ty, &block[..bytes], &mut values[..len]);
-                    dot_floats::<S, F32, 1, COLUMN_TILE>(&mut acc, [values.as_ptr().cast()], x, len);
+                    dot_floats::<S, F32, 1, COLUMN_TILE, false>(
+                        &mut acc,
+                        [values.as_ptr().cast()],
+                        x,
+                        len,
+                        0,
+                    );
                     for x in &mut x {
                         *x = x.wrapping_add(len);
                     }

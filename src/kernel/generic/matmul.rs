@@ -29,7 +29,7 @@ pub(crate) const PREFETCH: usize = 4096;
 
 /// Bytes of activations that are multiplied with all panels of a task before the next ones are taken: they stay in the
 /// second cache.
-const COLUMN_BYTES: usize = 768 << 10;
+pub(super) const COLUMN_BYTES: usize = 768 << 10;
 
 /// Bytes of a worker's scratch memory that [`panels`] uses beside columns of a subset.
 pub(crate) const SCRATCH: usize = unpacked::SCRATCH;
