@@ -73,15 +73,27 @@ impl Floats for Bf16 {
     }
 }
 
-/// Adds `n` products (whole vectors, then a zero-padded rest) of `R` weight rows and `C` activation rows. What lies `ahead`
-/// of the weights in bytes is fetched where `FETCH`.
+/// What is fetched to the cache while products are computed.
+enum Fetch {
+    Nothing,
+    /// What lies so many bytes behind the weights.
+    Ahead(usize),
+    /// Two lines, `far` bytes apart, `step` bytes further with every vector.
+    Lines {
+        at: *const u8,
+        far: usize,
+        step: usize,
+    },
+}
+
+/// Adds `n` products (whole vectors, then a zero-padded rest) of `R` weight rows and `C` activation rows.
 #[inline(always)]
-unsafe fn dot_floats<S: Simd, W: Floats, const R: usize, const C: usize, const FETCH: bool>(
+unsafe fn dot_floats<S: Simd, W: Floats, const R: usize, const C: usize>(
     acc: &mut [[S::F; C]; R],
     w: [*const u8; R],
     x: [*const f32; C],
     n: usize,
-    ahead: usize,
+    mut fetch: Fetch,
 ) {
     let whole = n / S::LANES * S::LANES;
     // SAFETY: weights have n values; activation rows are padded with zeros to whole vectors.
@@ -92,9 +104,14 @@ unsafe fn dot_floats<S: Simd, W: Floats, const R: usize, const C: usize, const F
             for r in 0..R {
                 let p = w[r].add(i * W::BYTES);
                 wv[r] = W::load::<S>(p);
-                if FETCH {
-                    S::prefetch(p.wrapping_add(ahead));
+                if let Fetch::Ahead(bytes) = fetch {
+                    S::prefetch(p.wrapping_add(bytes));
                 }
+            }
+            if let Fetch::Lines { at, far, step } = &mut fetch {
+                S::prefetch(*at);
+                S::prefetch(at.wrapping_add(*far));
+                *at = at.wrapping_add(*step);
             }
             for c in 0..C {
                 let xv = S::load(x[c].add(i));
@@ -202,7 +219,7 @@ unsafe fn rows_of_column<S: Simd, W: Floats, const R: usize>(job: &JobView, row:
             w[r] = job.data.add((row + r) * job.row_bytes);
         }
         let x = [job.x_floats(column)];
-        dot_floats::<S, W, R, 1, true>(&mut acc, w, x, job.n_in, ahead);
+        dot_floats::<S, W, R, 1>(&mut acc, w, x, job.n_in, Fetch::Ahead(ahead));
         for r in 0..R {
             job.put(row + r, column, S::sum(acc[r][0]));
         }
@@ -214,12 +231,38 @@ const fn widest<S: Simd>() -> usize {
     if S::REGISTERS >= 32 { 6 } else { 2 }
 }
 
-/// A stretch of the weights and activations that tiles are computed of.
+/// A stretch of 16 rows of weights and of the activations that they meet.
 struct Stretch {
+    w: [*const u8; PANEL_ROWS],
     at: usize,
     n: usize,
     /// Whether it is the last one.
     last: bool,
+    next: Next,
+}
+
+/// The weights that are needed next, fetched by the tiles of a stretch together: each takes `share` bytes of them.
+struct Next {
+    at: *const u8,
+    share: usize,
+    /// Tiles that still have a share.
+    tiles: usize,
+    far: usize,
+    step: usize,
+}
+
+impl Next {
+    /// What the next tile fetches.
+    #[inline(always)]
+    fn share(&mut self) -> Fetch {
+        let (at, far, step) = (self.at, self.far, self.step);
+        // Without a share it is once more the last one's, which costs nothing.
+        if self.tiles > 1 {
+            self.tiles -= 1;
+            self.at = at.wrapping_add(self.share);
+        }
+        Fetch::Lines { at, far, step }
+    }
 }
 
 /// 16 rows of several columns, multiplied as they are (`V` is `W`), or a stretch at a time where they are copied as `f32`
@@ -242,6 +285,8 @@ unsafe fn block<S: Simd, W: Floats, V: Floats, const COPY: bool>(
     let copies = scratch.as_mut_ptr();
     let copies = copies.wrapping_add(copies.align_offset(VECTOR));
     let sums: *mut f32 = copies.wrapping_add(SUMS_AT).cast();
+    let groups = columns.len().div_ceil(widest::<S>());
+    let vector = S::LANES * W::BYTES;
     let mut at = 0;
     while at < job.n_in {
         let n = most.min(job.n_in - at);
@@ -252,19 +297,49 @@ unsafe fn block<S: Simd, W: Floats, V: Floats, const COPY: bool>(
         } else {
             n * W::BYTES
         };
-        let stretch = Stretch { at, n, last };
         // SAFETY: rows and columns exist; the scratch memory has room for 16 copied rows of a stretch and for the
         // running vectors of 16 rows and all columns.
         unsafe {
+            let next = job
+                .data
+                .add(row * job.row_bytes + at * W::BYTES)
+                .wrapping_add(ahead);
+            let next = if COPY {
+                // A row of the stretch for each tile, or two.
+                let rows = if groups < 4 { 2 } else { 1 };
+                Next {
+                    at: next,
+                    share: rows * job.row_bytes,
+                    tiles: PANEL_ROWS / rows,
+                    far: (rows - 1) * job.row_bytes,
+                    step: vector,
+                }
+            } else {
+                // Whole rows follow each other. A single group of columns has no time for more than what the CPU fetches
+                // by itself.
+                let step = if groups > 1 {
+                    (ROW_TILE * vector).div_ceil(groups)
+                } else {
+                    0
+                };
+                Next {
+                    at: next,
+                    share: n / S::LANES * step,
+                    tiles: usize::MAX,
+                    far: VECTOR,
+                    step,
+                }
+            };
             let mut w = [job.data; PANEL_ROWS];
             for r in 0..PANEL_ROWS {
                 w[r] = job.data.add((row + r) * job.row_bytes + at * W::BYTES);
                 if COPY {
                     let to = copies.add(r * COPIED_ROW);
-                    copy::<S, W>(w[r], n, ahead, to.cast());
+                    copy::<S, W>(w[r], n, to.cast());
                     w[r] = to;
                 }
             }
+            let mut stretch = Stretch { w, at, n, last, next };
             let mut column = columns.start;
             while column < columns.end {
                 let left = columns.end - column;
@@ -272,11 +347,11 @@ unsafe fn block<S: Simd, W: Floats, V: Floats, const COPY: bool>(
                 // Eight are four and four rather than six and two.
                 column += match left {
                     6.. if left != 8 && widest::<S>() >= 6 => {
-                        tiles::<S, V, 6>(job, row, &w, column, &stretch, sums)
+                        tiles::<S, V, 6>(job, row, column, &mut stretch, sums)
                     }
-                    4.. if widest::<S>() >= 4 => tiles::<S, V, 4>(job, row, &w, column, &stretch, sums),
-                    2.. => tiles::<S, V, 2>(job, row, &w, column, &stretch, sums),
-                    _ => tiles::<S, V, 1>(job, row, &w, column, &stretch, sums),
+                    4.. if widest::<S>() >= 4 => tiles::<S, V, 4>(job, row, column, &mut stretch, sums),
+                    2.. => tiles::<S, V, 2>(job, row, column, &mut stretch, sums),
+                    _ => tiles::<S, V, 1>(job, row, column, &mut stretch, sums),
                 };
             }
         }
@@ -286,15 +361,13 @@ unsafe fn block<S: Simd, W: Floats, V: Floats, const COPY: bool>(
 
 /// Copies `n` values as `f32`, and zeros up to a whole vector.
 #[inline(always)]
-unsafe fn copy<S: Simd, W: Floats>(w: *const u8, n: usize, ahead: usize, out: *mut f32) {
+unsafe fn copy<S: Simd, W: Floats>(w: *const u8, n: usize, out: *mut f32) {
     let whole = n / S::LANES * S::LANES;
     // SAFETY: there are n values, and room for whole vectors of them.
     unsafe {
         let mut i = 0;
         while i < whole {
-            let p = w.add(i * W::BYTES);
-            S::prefetch(p.wrapping_add(ahead));
-            S::store(out.add(i), W::load::<S>(p));
+            S::store(out.add(i), W::load::<S>(w.add(i * W::BYTES)));
             i += S::LANES;
         }
         if whole < n {
@@ -311,9 +384,8 @@ unsafe fn copy<S: Simd, W: Floats>(w: *const u8, n: usize, ahead: usize, out: *m
 unsafe fn tiles<S: Simd, W: Floats, const C: usize>(
     job: &JobView,
     row: usize,
-    w: &[*const u8; PANEL_ROWS],
     column: usize,
-    stretch: &Stretch,
+    stretch: &mut Stretch,
     sums: *mut f32,
 ) -> usize {
     // SAFETY: as promised by the caller: weights and activations have the stretch, and sums has room.
@@ -332,8 +404,9 @@ unsafe fn tiles<S: Simd, W: Floats, const C: usize>(
                     }
                 }
             }
+            let w = &stretch.w;
             let w = [w[r], w[r + 1], w[r + 2], w[r + 3]];
-            dot_floats::<S, W, ROW_TILE, C, false>(&mut acc, w, x, stretch.n, 0);
+            dot_floats::<S, W, ROW_TILE, C>(&mut acc, w, x, stretch.n, stretch.next.share());
             for i in 0..ROW_TILE {
                 for c in 0..C {
                     if stretch.last {
@@ -376,12 +449,12 @@ pub(crate) unsafe fn rows_exact<S: Simd>(job: &JobView, from: usize, to: usize, 
                     unpack_block(job.ty, panel, i, row % PANEL_ROWS, &mut block[..bytes]);
                     // Cannot fail: a whole block of a supported type.
                     let _ = dequantize_row(job.ty, &block[..bytes], &mut values[..len]);
-                    dot_floats::<S, F32, 1, COLUMN_TILE, false>(
+                    dot_floats::<S, F32, 1, COLUMN_TILE>(
                         &mut acc,
                         [values.as_ptr().cast()],
                         x,
                         len,
-                        0,
+                        Fetch::Nothing,
                     );
                     for x in &mut x {
                         *x = x.wrapping_add(len);
