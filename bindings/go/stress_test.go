@@ -162,11 +162,18 @@ func TestEngineWithoutDescriptorIsRead(t *testing.T) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
+	usual := limit
 	limit.Cur = uint64(null.Fd())
 	null.Close()
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
+	// At its end the process writes which lines it reached to a file.
+	defer func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &usual); err != nil {
+			t.Error(err)
+		}
+	}()
 	engine, err := infer.NewEngine(model, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -63,10 +63,15 @@ impl Rates {
         json!({"int8": self.int8, "bf16": self.bf16, "f32": self.f32})
     }
 
+    /// Of half-precision numbers: where products of bfloat16 are the slower ones, as `f32`.
+    fn half(self) -> f64 {
+        self.bf16.max(self.f32)
+    }
+
     fn of_weights(self, ty: TensorType) -> f64 {
         match ty {
             TensorType::F32 => self.f32,
-            TensorType::F16 | TensorType::BF16 => self.bf16,
+            TensorType::F16 | TensorType::BF16 => self.half(),
             _ => self.int8,
         }
     }
@@ -74,7 +79,7 @@ impl Rates {
     fn of_cache(self, ty: RowType) -> f64 {
         match ty {
             RowType::Q8 => self.int8,
-            RowType::F16 | RowType::BF16 => self.bf16,
+            RowType::F16 | RowType::BF16 => self.half(),
             RowType::F32 => self.f32,
         }
     }
