@@ -18,8 +18,8 @@ struct Measured {
     seconds: f64,
     /// The step it was measured in.
     at: u64,
-    /// Rows of the first piece of a prompt after it.
-    rows: Option<usize>,
+    /// Rows that a piece of a prompt might have in the first step with one after it.
+    rows: Option<f64>,
 }
 
 /// What steps were measured to take.
@@ -53,16 +53,23 @@ impl Pace {
         let Some(decode) = self.decode[size(generating)] else {
             return 0;
         };
-        let rows = match self.row_seconds {
-            None => FIRST as f64,
-            Some(row) => self.budget * decode.seconds / row.max(1e-9),
-        };
-        let rows = (rows as usize).clamp(1, most);
+        let rows = self.rows(&decode);
         let changed = decode
             .rows
-            .is_some_and(|first| 2 * rows <= first || rows >= 2 * first);
+            .is_some_and(|first| 2.0 * rows <= first || rows >= 2.0 * first);
         let fresh = if changed { FRESH_WHEN_CHANGED } else { FRESH };
-        if self.step - decode.at < fresh { rows } else { 0 }
+        if self.step - decode.at >= fresh {
+            return 0;
+        }
+        (rows as usize).clamp(1, most)
+    }
+
+    /// Rows of a prompt that take the time of the budget.
+    fn rows(&self, decode: &Measured) -> f64 {
+        match self.row_seconds {
+            None => FIRST as f64,
+            Some(row) => self.budget * decode.seconds / row.max(1e-9),
+        }
     }
 
     /// Notes what a step took.
@@ -71,6 +78,7 @@ impl Pace {
         if generating == 0 {
             return;
         }
+        let planned = self.decode[size(generating)].map(|decode| self.rows(&decode));
         let known = &mut self.decode[size(generating)];
         if prompt == 0 {
             let seconds = match *known {
@@ -88,7 +96,8 @@ impl Pace {
         } else if let Some(decode) = known {
             // Prompts make no step faster: it was measured when everything was slower than now.
             decode.seconds = decode.seconds.min(seconds);
-            decode.rows.get_or_insert(prompt);
+            // What was planned: a prompt may end with less.
+            decode.rows = decode.rows.or(planned);
             let row = (seconds - decode.seconds).max(0.1 * seconds) / prompt as f64;
             self.row_seconds = Some(self.row_seconds.map_or(row, |old| mean(old, row, 0.5)));
         }
@@ -172,6 +181,20 @@ mod tests {
             chunks[12..].iter().all(|&n| n == 0 || n >= usual / 2),
             "{usual}: {chunks:?}"
         );
+    }
+
+    #[test]
+    fn short_prompts_are_no_reason_to_measure_again() {
+        let mut pace = Pace::new(2.0);
+        slowed(&mut pace, 20, 1.0);
+        let mut pauses = 0;
+        for _ in 0..200 {
+            // Prompts that are shorter than what there is time for.
+            let n = pace.chunk(3, 512).min(3);
+            pace.record(3, n, 0.020 + 0.001 * n as f64);
+            pauses += usize::from(n == 0);
+        }
+        assert!(pauses <= 6, "{pauses}");
     }
 
     #[test]
