@@ -1,9 +1,9 @@
 //! Speed of the matrix kernels beside the limits of the machine.
 //!
-//! `cargo bench --bench kernels` prints, per CPU level: `gemv` (one activation row, weights from DRAM) in bytes per second,
-//! beside `limit/dram_read`, and so `attention_decode` (one row at a depth of 8192, keys and values from DRAM); `gemm` and
-//! `attention_prefill` (256 rows up to there) in multiply-adds per second (printed as elements), beside `limit/products_*`; a few vector
-//! operations. `INFER_BENCH_THREADS` sets the number of threads, otherwise all CPUs of the process are used.
+//! `cargo bench --bench kernels` prints, per CPU level: `stream` (weights from DRAM) with one activation row in bytes per second,
+//! beside `limit/dram_read`, and so `attention_decode` (one row at a depth of 8192, keys and values from DRAM); `stream` with more
+//! rows, `gemm` (the same weights each time) and `attention_prefill` (256 rows up to there) in multiply-adds per second (printed
+//! as elements), beside `limit/products_*`; a few vector operations. `INFER_BENCH_THREADS` sets the number of threads, otherwise all CPUs of the process are used.
 
 #![allow(
     clippy::unwrap_used,
@@ -77,11 +77,9 @@ const TYPES: [TensorType; 8] = [
     TensorType::F32,
 ];
 
-fn gemv(c: &mut Criterion) {
+fn stream(c: &mut Criterion) {
     let pool = pool();
-    let x: Vec<f32> = (0..N_IN).map(|i| (i as f32).sin()).collect();
-    let mut out = vec![0.0f32; N_OUT];
-    let mut g = c.benchmark_group("gemv");
+    let mut g = c.benchmark_group("stream");
     quick(&mut g);
     for ty in TYPES {
         let bytes = ty.row_bytes(N_IN).unwrap() * N_OUT;
@@ -90,18 +88,28 @@ fn gemv(c: &mut Criterion) {
             .chunks(bytes)
             .map(|rows| Packed::new(&pool, ty, N_IN, N_OUT, rows).unwrap())
             .collect();
-        for k in levels() {
-            let mut a = Activations::new(1, N_IN).unwrap();
-            a.set(k, &pool, &x, 1, N_IN, Forms::ALL).unwrap();
-            g.throughput(Throughput::Bytes(bytes as u64));
-            let mut at = 0;
-            g.bench_function(format!("{ty}/{}", k.level().name()), |b| {
-                b.iter(|| {
-                    at = (at + 1) % copies;
-                    let w = data[at].matrix().unwrap();
-                    matmul(k, &pool, &a, &mut [MatmulJob::new(w, black_box(&mut out))]).unwrap();
+        for rows in [1, 4, 8, 16, 32] {
+            let x: Vec<f32> = (0..N_IN * rows).map(|i| (i as f32).sin()).collect();
+            let mut out = vec![0.0f32; N_OUT * rows];
+            for k in levels() {
+                if k.level() == CpuLevel::Scalar && rows > 4 {
+                    continue;
+                }
+                let mut a = Activations::new(rows, N_IN).unwrap();
+                a.set(k, &pool, &x, rows, N_IN, Forms::ALL).unwrap();
+                g.throughput(match rows {
+                    1 => Throughput::Bytes(bytes as u64),
+                    _ => Throughput::Elements((N_IN * N_OUT * rows) as u64),
                 });
-            });
+                let mut at = 0;
+                g.bench_function(format!("{ty}/{}/{rows}", k.level().name()), |b| {
+                    b.iter(|| {
+                        at = (at + 1) % copies;
+                        let w = data[at].matrix().unwrap();
+                        matmul(k, &pool, &a, &mut [MatmulJob::new(w, black_box(&mut out))]).unwrap();
+                    });
+                });
+            }
         }
     }
 }
@@ -301,5 +309,5 @@ fn limits(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, limits, gemv, gemm, attention, ops);
+criterion_group!(benches, limits, stream, gemm, attention, ops);
 criterion_main!(benches);

@@ -8,7 +8,8 @@
 //!
 //! W are bytes of the matrices with the head, P their multiply-adds per token, kv the cache's bytes per token, d the head
 //! dimension, H query heads, L layers. A matrix of a block format is counted at the rate of 8-bit products, F16 and BF16
-//! at that of bfloat16 products, F32 at that of fused multiply-adds; attention by the cache's type.
+//! at that of bfloat16 products or of fused multiply-adds, whichever is higher, F32 at the latter; attention by the
+//! cache's type.
 
 use std::path::Path;
 use std::time::Instant;
@@ -255,6 +256,21 @@ mod tests {
         };
         near(cost.weights(1.0), 695e6 + 2e9);
         near(cost.weights(1000.0), 695e6 + 8e9);
+    }
+
+    #[test]
+    fn half_precision_counts_at_the_higher_of_two_rates() {
+        let slow = Rates { bf16: 24.0, ..RATES };
+        for (rates, expected) in [(RATES, 64.0), (slow, 32.0)] {
+            for ty in [TensorType::F16, TensorType::BF16] {
+                near(rates.of_weights(ty), expected);
+            }
+            for ty in [RowType::F16, RowType::BF16] {
+                near(rates.of_cache(ty), expected);
+            }
+            near(rates.of_weights(TensorType::F32), 32.0);
+            near(rates.of_cache(RowType::F32), 32.0);
+        }
     }
 
     #[test]

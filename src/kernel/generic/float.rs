@@ -236,8 +236,6 @@ struct Stretch {
     w: [*const u8; PANEL_ROWS],
     at: usize,
     n: usize,
-    /// Whether it is the last one.
-    last: bool,
     next: Next,
 }
 
@@ -325,7 +323,7 @@ unsafe fn block<S: Simd, W: Floats, V: Floats, const COPY: bool>(
                 Next {
                     at: next,
                     share: n / S::LANES * step,
-                    tiles: usize::MAX,
+                    tiles: PANEL_ROWS / ROW_TILE * groups,
                     far: VECTOR,
                     step,
                 }
@@ -339,7 +337,7 @@ unsafe fn block<S: Simd, W: Floats, V: Floats, const COPY: bool>(
                     w[r] = to;
                 }
             }
-            let mut stretch = Stretch { w, at, n, last, next };
+            let mut stretch = Stretch { w, at, n, next };
             let mut column = columns.start;
             while column < columns.end {
                 let left = columns.end - column;
@@ -409,7 +407,7 @@ unsafe fn tiles<S: Simd, W: Floats, const C: usize>(
             dot_floats::<S, W, ROW_TILE, C>(&mut acc, w, x, stretch.n, stretch.next.share());
             for i in 0..ROW_TILE {
                 for c in 0..C {
-                    if stretch.last {
+                    if stretch.at + stretch.n == job.n_in {
                         job.put(row + r + i, column + c, S::sum(acc[i][c]));
                     } else {
                         S::store(sums.add((i * C + c) * S::LANES), acc[i][c]);

@@ -64,8 +64,8 @@ pub(crate) trait Format {
         None if Self::WIDE => 128,
         None => (1 << (Self::LOW + Self::HIGH)) - 1,
     };
-    /// Whether weights come from far, so that they are prefetched.
-    const STREAMED: bool = true;
+    /// Bytes of memory that a set of 32 values of a panel comes from.
+    const SET_BYTES: usize = block_bytes::<Self>() / Self::SUBS;
     /// Whether scales are half-precision numbers.
     const HALF_SCALE: bool = false;
     /// Whether 128 is subtracted from values and activations bring along what their sums begin with, where unsigned bytes
@@ -106,12 +106,12 @@ const fn largest(values: [u8; 16]) -> i32 {
 }
 
 /// Bytes of the planes of 32 values of a panel.
-pub(crate) const fn sub_bytes<F: Format>() -> usize {
+pub(crate) const fn sub_bytes<F: Format + ?Sized>() -> usize {
     (F::LOW + F::HIGH) as usize * 64
 }
 
 /// Bytes of a block of a panel.
-pub(crate) const fn block_bytes<F: Format>() -> usize {
+pub(crate) const fn block_bytes<F: Format + ?Sized>() -> usize {
     F::SUBS * sub_bytes::<F>() + F::SCALE_BYTES * PANEL_ROWS
 }
 
@@ -397,7 +397,7 @@ impl<F: Format> Format for Unpacked<F> {
     const COARSE: bool = F::COARSE;
     const WIDE: bool = F::WIDE;
     const LARGEST: i32 = F::LARGEST;
-    const STREAMED: bool = false;
+    const SET_BYTES: usize = F::SET_BYTES;
     const HALF_SCALE: bool = F::HALF_SCALE;
     // Activations that share a scale among 256 values bring the beginnings of halves.
     const RAISED: bool = (F::WIDE || F::ZERO_POINT != 0) && (F::HALVES || !F::COARSE);

@@ -105,7 +105,7 @@ unsafe fn block<S: Simd, F: Format>(
     }
 }
 
-/// One tile of columns meets weights as they stream through, several meet weights that are unpacked for all of them.
+/// A few tiles of columns meet weights as they stream through, many meet weights that are unpacked for all of them.
 #[inline(always)]
 unsafe fn of_width<S: Simd, F: Format, const R: usize, const C: usize>(
     job: &JobView,
@@ -116,17 +116,7 @@ unsafe fn of_width<S: Simd, F: Format, const R: usize, const C: usize>(
 ) {
     // SAFETY: passes the caller's promise on.
     unsafe {
-        if C == 1 {
-            for i in 0..columns.count {
-                let column = Columns {
-                    x: columns.x.add(i * columns.stride),
-                    first: columns.first + i,
-                    count: 1,
-                    ..*columns
-                };
-                tiles::<S, F, R, C>(job, from, to, &column, scratch);
-            }
-        } else if columns.count <= C {
+        if C == 1 || columns.count <= C * S::STREAMED_TILES {
             tiles::<S, F, R, C>(job, from, to, columns, scratch);
         } else {
             unpacked::tiles::<S, F, R, C>(job, from, to, columns, scratch);
@@ -134,7 +124,8 @@ unsafe fn of_width<S: Simd, F: Format, const R: usize, const C: usize>(
     }
 }
 
-/// All rows of the panels `from..to` with the columns of one tile: weights are unpacked in registers, as they stream through.
+/// All rows of the panels `from..to` with some tiles of columns: weights are unpacked in registers, as they stream through,
+/// for each tile anew.
 #[inline(always)]
 unsafe fn tiles<S: Simd, F: Format, const R: usize, const C: usize>(
     job: &JobView,
@@ -145,23 +136,83 @@ unsafe fn tiles<S: Simd, F: Format, const R: usize, const C: usize>(
 ) {
     let end = to * (PANEL_ROWS / S::LANES);
     let mut at = from * (PANEL_ROWS / S::LANES);
+    let n_tiles = columns.count.div_ceil(C);
     while at < end {
-        // SAFETY: panels of weights and the panel of activations exist; there is room for the scales of a block.
+        // SAFETY: panels of weights and panels of activations exist; there is room for the scales of a block.
         unsafe {
-            let (mut p, lanes) = rows_of::<S, R>(job, at, end);
-            let (mut x, scales) = (columns.x, scratch.cast());
-            let mut y = [[S::splat(0.0); C]; R];
-            for _ in 0..job.n_in / (32 * F::SUBS) {
-                keep_block::<S, F, R>(p, lanes, scales);
-                products::<S, F, R, C>(&mut y, p, lanes, scales, x);
-                x = x.add(F::SUBS * X_BLOCK * C);
-                for i in 0..R {
-                    p[i] = p[i].add(block_bytes::<F>());
+            let (rows, lanes) = rows_of::<S, R>(job, at, end);
+            for tile in 0..n_tiles {
+                let (mut p, mut x, scales) = (rows, columns.x.add(tile * columns.stride), scratch.cast());
+                let mut fetch = if n_tiles == 1 {
+                    Fetch::ahead(p)
+                } else {
+                    Fetch::share(rows_of::<S, R>(job, at + R, end).0, tile, n_tiles)
+                };
+                let mut y = [[S::splat(0.0); C]; R];
+                for _ in 0..job.n_in / (32 * F::SUBS) {
+                    keep_block::<S, F, R>(p, lanes, scales);
+                    products::<S, F, R, C>(&mut y, p, lanes, scales, x, &mut fetch);
+                    x = x.add(F::SUBS * X_BLOCK * C);
+                    for i in 0..R {
+                        p[i] = p[i].add(block_bytes::<F>());
+                    }
                 }
+                let column = tile * C;
+                put::<S, R, C>(job, at, end, columns.first + column, columns.count - column, &y);
             }
-            put::<S, R, C>(job, at, end, columns.first, columns.count, &y);
         }
         at += R;
+    }
+}
+
+/// What is asked for while a tile is computed: so many bytes of memory for each set of 32 values as a set has there.
+pub(super) struct Fetch<const R: usize> {
+    at: [*const u8; R],
+    /// Sets until the next one that asks, and from that to the one after it.
+    wait: usize,
+    every: usize,
+}
+
+impl<const R: usize> Fetch<R> {
+    /// What lies [`PREFETCH`] bytes behind the weights of a tile.
+    #[inline(always)]
+    fn ahead(weights: [*const u8; R]) -> Self {
+        Self {
+            at: weights.map(|w| w.wrapping_add(PREFETCH)),
+            wait: 0,
+            every: 1,
+        }
+    }
+
+    /// The share of tile `tile` of `n_tiles`, which ask for what is at `next` together.
+    #[inline(always)]
+    pub(super) fn share(next: [*const u8; R], tile: usize, n_tiles: usize) -> Self {
+        Self {
+            at: next,
+            wait: tile,
+            every: n_tiles,
+        }
+    }
+
+    /// Asks for the share of a set.
+    #[inline(always)]
+    fn set<S: Simd, F: Format>(&mut self) {
+        if self.wait == 0 {
+            self.wait = self.every;
+            // Vectors of the same panel need the same lines.
+            for at in self.at.iter().step_by(PANEL_ROWS / S::LANES) {
+                let mut line = 0;
+                while line < F::SET_BYTES {
+                    // SAFETY: a hint, wherever it points.
+                    unsafe { S::prefetch(at.wrapping_add(line)) };
+                    line += 64;
+                }
+            }
+        }
+        self.wait -= 1;
+        for at in &mut self.at {
+            *at = at.wrapping_add(F::SET_BYTES);
+        }
     }
 }
 
@@ -220,12 +271,14 @@ pub(super) unsafe fn products<S: Simd, F: Format, const R: usize, const C: usize
     lanes: [usize; R],
     scales: *const f32,
     x: *const u8,
+    fetch: &mut Fetch<R>,
 ) {
     // SAFETY: passes the caller's promise on.
     unsafe {
         if F::COARSE {
-            long_block::<S, F, R, C>(y, p, lanes, scales, x);
+            long_block::<S, F, R, C>(y, p, lanes, scales, x, fetch);
         } else {
+            fetch.set::<S, F>();
             set::<S, F, R, C>(y, p, lanes, scales, x);
         }
     }
@@ -268,12 +321,14 @@ unsafe fn long_block<S: Simd, F: Format, const R: usize, const C: usize>(
     lanes: [usize; R],
     scales: *const f32,
     x: *const u8,
+    fetch: &mut Fetch<R>,
 ) {
     // SAFETY: the planes, scales and activations of a whole block.
     unsafe {
         let mut part = [[S::splat(0.0); C]; R];
         let (mut planes, mut kept, mut at) = (p, scales, x);
         for _ in 0..F::SUBS {
+            fetch.set::<S, F>();
             set::<S, F, R, C>(&mut part, planes, lanes, kept, at);
             for i in 0..R {
                 planes[i] = planes[i].add(sub_bytes::<F>());
@@ -370,16 +425,6 @@ unsafe fn set<S: Simd, F: Format, const R: usize, const C: usize>(
     // SAFETY: the planes, scales and activations of a whole set.
     unsafe {
         for i in 0..R {
-            // Vectors of the same panel need the same lines.
-            let mut line = if i % (PANEL_ROWS / S::LANES) == 0 {
-                0
-            } else {
-                usize::MAX
-            };
-            while F::STREAMED && line < block_bytes::<F>() / F::SUBS {
-                S::prefetch(planes[i].wrapping_add(PREFETCH + line));
-                line += 64;
-            }
             planes[i] = planes[i].add(4 * lanes[i]);
         }
         if F::HALVES {

@@ -12,7 +12,7 @@
 use super::columns::{Columns, X_BLOCK};
 use super::formats::{Format, Unpacked, block_bytes, sub_bytes, vector};
 use super::job::JobView;
-use super::matmul::{keep_block, kept_per_set, products, put, raised, rows_of};
+use super::matmul::{Fetch, keep_block, kept_per_set, products, put, raised, rows_of};
 use crate::kernel::simd::Simd;
 use crate::quant::panel::PANEL_ROWS;
 
@@ -88,8 +88,8 @@ pub(super) unsafe fn tiles<S: Simd, F: Format, const R: usize, const C: usize>(
                             }
                         }
                     }
-                    let share = Share { next, tile, n_tiles };
-                    multiply::<S, F, R, C>(&mut y, planes, lanes, scales, x, stretch, share);
+                    let fetch = Fetch::share(next, tile, n_tiles);
+                    multiply::<S, F, R, C>(&mut y, planes, lanes, scales, x, stretch, fetch);
                     if last {
                         let column = tile * C;
                         put::<S, R, C>(job, at, end, columns.first + column, columns.count - column, &y);
@@ -156,14 +156,6 @@ unsafe fn store<S: Simd, F: Format, const V: usize>(from: *const u8, to: *mut u8
     }
 }
 
-/// The next stretch of weights, of which a tile asks for its share while the CPU multiplies.
-#[derive(Clone, Copy)]
-struct Share<const R: usize> {
-    next: [*const u8; R],
-    tile: usize,
-    n_tiles: usize,
-}
-
 /// Adds the products of a stretch to a tile.
 #[inline(always)]
 unsafe fn multiply<S: Simd, F: Format, const R: usize, const C: usize>(
@@ -173,29 +165,16 @@ unsafe fn multiply<S: Simd, F: Format, const R: usize, const C: usize>(
     mut scales: *const f32,
     mut x: *const u8,
     stretch: usize,
-    share: Share<R>,
+    mut fetch: Fetch<R>,
 ) {
     let mut p = [planes; R];
     for i in 0..R {
         p[i] = planes.wrapping_add(i * STRETCH * SET);
     }
-    let mut asks = share.tile;
-    for set in 0..stretch / F::SUBS {
-        if set == asks {
-            asks += share.n_tiles;
-            for next in share.next {
-                let mut line = 0;
-                while line < block_bytes::<F>() {
-                    let at = next.wrapping_add(set * block_bytes::<F>() + line);
-                    // SAFETY: a hint, wherever it points.
-                    unsafe { S::prefetch(at) };
-                    line += 64;
-                }
-            }
-        }
+    for _ in 0..stretch / F::SUBS {
         // SAFETY: the stretch was unpacked; the activations are as long.
         unsafe {
-            products::<S, Unpacked<F>, R, C>(y, p, lanes, scales, x);
+            products::<S, Unpacked<F>, R, C>(y, p, lanes, scales, x, &mut fetch);
             scales = scales.add(F::SUBS * kept_per_set::<S, F, R>());
             x = x.add(F::SUBS * X_BLOCK * C);
             for p in &mut p {
