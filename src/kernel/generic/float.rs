@@ -1,8 +1,8 @@
 //! Matrix products in `f32`: float weights in the file's layout, and quantized ones expanded, in the exact mode.
 //!
-//! Each result has one running vector that takes the products in ascending order, whatever the tile. With several
-//! many activation rows a stretch of 16 weight rows is copied as `f32` to where the first cache holds it and meets all of
-//! them before the next stretch; the running vectors wait in memory meanwhile.
+//! Each result has one running vector that takes the products in ascending order, whatever the tile. A few activation rows
+//! meet weights as they stream by. With many, a stretch of 16 weight rows is copied as `f32` to where the first cache holds
+//! it and meets all of them before the next stretch; the running vectors wait in memory meanwhile.
 
 #![allow(
     unsafe_code,
@@ -155,10 +155,18 @@ pub(crate) unsafe fn rows_float<S: Simd, W: Floats>(
     scratch: &mut [u8],
 ) {
     let (from, to) = (from * PANEL_ROWS, (to * PANEL_ROWS).min(job.n_out));
-    if job.columns == 1 {
-        // SAFETY: the rows and the column exist.
-        unsafe { single::<S, W>(job, from, to, 0) };
-        return;
+    let wide = S::REGISTERS >= 32;
+    // SAFETY: the rows and columns exist.
+    unsafe {
+        match job.columns {
+            1 => return stream::<S, W, 4, 1>(job, from, to, 0..1),
+            2 => return stream::<S, W, 4, 2>(job, from, to, 0..2),
+            n @ 3..=4 if wide => return stream::<S, W, 4, 4>(job, from, to, 0..n),
+            n @ 3..=4 => return stream::<S, W, 2, 4>(job, from, to, 0..n),
+            n @ 5..=6 if wide => return stream::<S, W, 4, 6>(job, from, to, 0..n),
+            n @ 7..=8 if wide => return stream::<S, W, 3, 8>(job, from, to, 0..n),
+            _ => {}
+        }
     }
     let room = COLUMN_BYTES / (size_of::<f32>() * job.x_stride);
     let together = room.clamp(widest::<S>(), MAX_COLUMNS) / widest::<S>() * widest::<S>();
@@ -179,49 +187,69 @@ pub(crate) unsafe fn rows_float<S: Simd, W: Floats>(
         }
         for column in columns.clone() {
             // SAFETY: as above.
-            unsafe { single::<S, W>(job, row, to, column) };
+            unsafe { stream::<S, W, ROW_TILE, 1>(job, row, to, column..column + 1) };
         }
         first = columns.end;
     }
 }
 
-/// Rows of one column. The sum of a row is one chain of additions: several rows at a time keep the CPU and the memory busy.
+/// Rows `from..to` of up to `C` columns, whose weights stream by once. The sum of a row is one chain of additions: several
+/// rows at a time keep the CPU and the memory busy.
 #[inline(always)]
-unsafe fn single<S: Simd, W: Floats>(job: &JobView, from: usize, to: usize, column: usize) {
+unsafe fn stream<S: Simd, W: Floats, const R: usize, const C: usize>(
+    job: &JobView,
+    from: usize,
+    to: usize,
+    columns: std::ops::Range<usize>,
+) {
     let mut row = from;
-    // SAFETY: the rows and the column exist.
+    // SAFETY: the rows and the columns exist.
     unsafe {
-        while row + ROW_TILE <= to {
-            rows_of_column::<S, W, ROW_TILE>(job, row, column);
-            row += ROW_TILE;
+        while row + R <= to {
+            rows_of_columns::<S, W, R, C>(job, row, columns.clone());
+            row += R;
         }
         while row < to {
-            rows_of_column::<S, W, 1>(job, row, column);
+            rows_of_columns::<S, W, 1, C>(job, row, columns.clone());
             row += 1;
         }
     }
 }
 
 #[inline(always)]
-unsafe fn rows_of_column<S: Simd, W: Floats, const R: usize>(job: &JobView, row: usize, column: usize) {
-    // The next rows where they are near, otherwise the same ones further on.
-    let bytes = job.n_in * W::BYTES;
-    let ahead = if bytes <= 2 * PREFETCH {
-        R * bytes
-    } else {
-        PREFETCH
-    };
-    // SAFETY: rows row..row + R and the column exist.
+unsafe fn rows_of_columns<S: Simd, W: Floats, const R: usize, const C: usize>(
+    job: &JobView,
+    row: usize,
+    columns: std::ops::Range<usize>,
+) {
+    // SAFETY: rows row..row + R and the columns exist.
     unsafe {
-        let mut acc = [[S::splat(0.0)]; R];
+        let mut acc = [[S::splat(0.0); C]; R];
         let mut w = [job.data; R];
         for r in 0..R {
             w[r] = job.data.add((row + r) * job.row_bytes);
         }
-        let x = [job.x_floats(column)];
-        dot_floats::<S, W, R, 1>(&mut acc, w, x, job.n_in, Fetch::Ahead(ahead));
+        let mut x = [job.x_f32; C];
+        for c in 0..C {
+            // A column past the end repeats the last one; its sum is not stored.
+            x[c] = job.x_floats((columns.start + c).min(columns.end - 1));
+        }
+        // The same rows further on, and at their end the next ones.
+        let far = PREFETCH / R / W::BYTES;
+        let first = job.n_in.saturating_sub(far) / S::LANES * S::LANES;
+        dot_floats::<S, W, R, C>(&mut acc, w, x, first, Fetch::Ahead(far * W::BYTES));
+        for w in &mut w {
+            *w = w.add(first * W::BYTES);
+        }
+        for x in &mut x {
+            *x = x.add(first);
+        }
+        let next = Fetch::Ahead(R * job.row_bytes - first * W::BYTES);
+        dot_floats::<S, W, R, C>(&mut acc, w, x, job.n_in - first, next);
         for r in 0..R {
-            job.put(row + r, column, S::sum(acc[r][0]));
+            for c in 0..columns.len() {
+                job.put(row + r, columns.start + c, S::sum(acc[r][c]));
+            }
         }
     }
 }
