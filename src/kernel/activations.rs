@@ -237,14 +237,8 @@ impl Activations {
         let bytes = Pieces::of(bytemuck::cast_slice_mut::<_, u8>(&mut self.bytes));
         let coarse = Pieces::of(bytemuck::cast_slice_mut::<_, u8>(&mut self.coarse));
         let wanted = [(forms.bytes, false, &bytes), (forms.coarse, true, &coarse)];
-        // Neighbouring columns share cache lines, so a task takes a panel where there are enough of them, otherwise what is
-        // a thread's share.
-        let panels = rows.div_ceil(columns);
-        let together = if panels >= 2 * pool.threads() {
-            columns
-        } else {
-            rows.div_ceil(pool.threads()).max(1)
-        };
+        // Neighbouring columns share cache lines, so a task takes a panel, or a thread's share of a few rows.
+        let together = rows.div_ceil(pool.threads()).clamp(1, columns);
         pool.run(rows.div_ceil(together), &|task, worker| {
             for i in task * together..rows.min((task + 1) * together) {
                 // SAFETY: the worker's scratch memory is its own while the task runs.

@@ -22,7 +22,7 @@ pub(crate) trait Simd: Copy + 'static {
     /// Vectors of rows in a tile of 4 or 6 columns.
     const TILE_ROWS: usize = if Self::REGISTERS >= 32 { 2 } else { 1 };
     /// Tiles of columns up to which weights are unpacked for each tile anew, rather than once and for all to memory.
-    const STREAMED_TILES: usize = if Self::REGISTERS >= 32 { 2 } else { 1 };
+    const STREAMED_TILES: usize = if Self::LANES >= 16 { 2 } else { 1 };
     /// What of the 128 that was added to each weight [`Simd::dot_wide`] leaves to be subtracted: 128 or 0.
     const WIDE_BIAS: i16;
     /// Whether products of bytes are first added in pairs to 16 bits, where some of them can wait: [`Simd::dot_pairs`].

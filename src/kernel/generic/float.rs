@@ -22,6 +22,8 @@ const COLUMN_TILE: usize = 4;
 /// Values dequantized at a time in the exact mode: the longest block.
 const CHUNK: usize = 256;
 
+/// Values of a row that are fetched before the row is reached, with one or two activation rows.
+const FETCHED: usize = 256;
 /// Most values of a stretch: 16 rows of them as `f32` and what they meet stay in the first cache.
 const STRETCH: usize = 512;
 /// Most activation rows at once, whose running vectors wait in the second cache.
@@ -155,11 +157,13 @@ pub(crate) unsafe fn rows_float<S: Simd, W: Floats>(
     scratch: &mut [u8],
 ) {
     let (from, to) = (from * PANEL_ROWS, (to * PANEL_ROWS).min(job.n_out));
-    let wide = S::REGISTERS >= 32;
+    // Whether a batch stays in the second cache while all rows pass by, and in registers there is room for its sums.
+    let wide = S::REGISTERS >= 32 && job.columns * size_of::<f32>() * job.x_stride <= COLUMN_BYTES;
     // SAFETY: the rows and columns exist.
     unsafe {
         match job.columns {
-            1 => return stream::<S, W, 4, 1>(job, from, to, 0..1),
+            1 => return stream::<S, W, 8, 1>(job, from, to, 0..1),
+            2 if wide => return stream::<S, W, 8, 2>(job, from, to, 0..2),
             2 => return stream::<S, W, 4, 2>(job, from, to, 0..2),
             n @ 3..=4 if wide => return stream::<S, W, 4, 4>(job, from, to, 0..n),
             n @ 3..=4 => return stream::<S, W, 2, 4>(job, from, to, 0..n),
@@ -187,7 +191,7 @@ pub(crate) unsafe fn rows_float<S: Simd, W: Floats>(
         }
         for column in columns.clone() {
             // SAFETY: as above.
-            unsafe { stream::<S, W, ROW_TILE, 1>(job, row, to, column..column + 1) };
+            unsafe { stream::<S, W, 8, 1>(job, row, to, column..column + 1) };
         }
         first = columns.end;
     }
@@ -234,10 +238,16 @@ unsafe fn rows_of_columns<S: Simd, W: Floats, const R: usize, const C: usize>(
             // A column past the end repeats the last one; its sum is not stored.
             x[c] = job.x_floats((columns.start + c).min(columns.end - 1));
         }
-        // The same rows further on, and at their end the next ones.
-        let far = PREFETCH / R / W::BYTES;
+        // At the end of the rows the beginning of the next ones is fetched. Before it, the CPU fetches by itself what follows, unless
+        // it is busy with several columns.
+        let (far, here) = if C <= 2 {
+            (FETCHED, Fetch::Nothing)
+        } else {
+            let far = PREFETCH / R / W::BYTES;
+            (far, Fetch::Ahead(far * W::BYTES))
+        };
         let first = job.n_in.saturating_sub(far) / S::LANES * S::LANES;
-        dot_floats::<S, W, R, C>(&mut acc, w, x, first, Fetch::Ahead(far * W::BYTES));
+        dot_floats::<S, W, R, C>(&mut acc, w, x, first, here);
         for w in &mut w {
             *w = w.add(first * W::BYTES);
         }
@@ -247,7 +257,7 @@ unsafe fn rows_of_columns<S: Simd, W: Floats, const R: usize, const C: usize>(
         let next = Fetch::Ahead(R * job.row_bytes - first * W::BYTES);
         dot_floats::<S, W, R, C>(&mut acc, w, x, job.n_in - first, next);
         for r in 0..R {
-            for c in 0..columns.len() {
+            for c in 0..C.min(columns.len()) {
                 job.put(row + r, columns.start + c, S::sum(acc[r][c]));
             }
         }

@@ -116,7 +116,10 @@ unsafe fn of_width<S: Simd, F: Format, const R: usize, const C: usize>(
 ) {
     // SAFETY: passes the caller's promise on.
     unsafe {
-        if C == 1 || columns.count <= C * S::STREAMED_TILES {
+        // Rows of weights, the next ones and the columns stay in the second cache, if there is more than one tile.
+        let rows = R * S::LANES * job.row_bytes;
+        let near = 2 * rows + columns.count.div_ceil(C) * columns.stride <= COLUMN_BYTES;
+        if C == 1 || columns.count <= C || near && columns.count <= C * S::STREAMED_TILES {
             tiles::<S, F, R, C>(job, from, to, columns, scratch);
         } else {
             unpacked::tiles::<S, F, R, C>(job, from, to, columns, scratch);
@@ -146,7 +149,8 @@ unsafe fn tiles<S: Simd, F: Format, const R: usize, const C: usize>(
                 let mut fetch = if n_tiles == 1 {
                     Fetch::ahead(p)
                 } else {
-                    Fetch::share(rows_of::<S, R>(job, at + R, end).0, tile, n_tiles)
+                    let next = rows.map(|w| w.wrapping_add(R * S::LANES * job.row_bytes));
+                    Fetch::share(next, tile, n_tiles)
                 };
                 let mut y = [[S::splat(0.0); C]; R];
                 for _ in 0..job.n_in / (32 * F::SUBS) {
@@ -165,7 +169,8 @@ unsafe fn tiles<S: Simd, F: Format, const R: usize, const C: usize>(
     }
 }
 
-/// What is asked for while a tile is computed: so many bytes of memory for each set of 32 values as a set has there.
+/// What is asked for while a tile is computed: for each set of 32 values as many bytes of memory as a set has there, its part of
+/// the block's scales included.
 pub(super) struct Fetch<const R: usize> {
     at: [*const u8; R],
     /// Sets until the next one that asks, and from that to the one after it.
@@ -194,16 +199,19 @@ impl<const R: usize> Fetch<R> {
         }
     }
 
-    /// Asks for the share of a set.
+    /// Asks for what belongs to a set, if it is this one's turn.
+    ///
+    /// # Safety
+    /// The CPU has the features of `S`.
     #[inline(always)]
-    fn set<S: Simd, F: Format>(&mut self) {
+    unsafe fn set<S: Simd, F: Format>(&mut self) {
         if self.wait == 0 {
             self.wait = self.every;
             // Vectors of the same panel need the same lines.
             for at in self.at.iter().step_by(PANEL_ROWS / S::LANES) {
                 let mut line = 0;
                 while line < F::SET_BYTES {
-                    // SAFETY: a hint, wherever it points.
+                    // SAFETY: the caller's promise; a hint, wherever it points.
                     unsafe { S::prefetch(at.wrapping_add(line)) };
                     line += 64;
                 }

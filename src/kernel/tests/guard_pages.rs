@@ -246,19 +246,19 @@ fn matrix_products_stay_inside_their_slices() {
     let (mut gw, mut gt, mut gx, mut gy) = (
         Guarded::new(1 << 16),
         Guarded::new(1 << 16),
-        Guarded::new(1 << 15),
+        Guarded::new(1 << 16),
         Guarded::new(1 << 12),
     );
     for k in levels() {
         for ty in supported() {
             let widths: &[usize] = match ty.block_len() {
-                1 => &[1, 3, 8, 15, 16, 17, 33, 250],
+                1 => &[1, 3, 8, 15, 16, 17, 33, 250, 600],
                 32 => &[32, 64, 96, 288],
                 _ => &[256, 512],
             };
             for &n_in in widths {
                 for n_out in [1, 4, 7, 18] {
-                    for rows in [1, 3, 4, 6, 8] {
+                    for rows in [1, 2, 3, 5, 7, 8, 9, 16] {
                         for precision in [Precision::Native, Precision::Exact] {
                             for at_end in [true, false] {
                                 let bytes = random_weights(ty, n_in * n_out, &mut Rng(1));

@@ -313,7 +313,7 @@ fn a_result_does_not_depend_on_threads_nor_on_the_other_rows() {
                         "{k:?} {ty} {pool:?}"
                     );
                 }
-                for rows in [1, 2, 3, 5, 8, 13, 18] {
+                for rows in [1, 2, 3, 5, 7, 8, 11, 13, 18] {
                     let some = Case {
                         rows,
                         x: all.x[..rows * n_in].to_vec(),
@@ -426,18 +426,36 @@ fn a_row_wider_than_the_scratch_memory_gives_the_same_bits() {
 }
 
 #[test]
+fn columns_of_a_subset_are_taken_singly_where_four_have_no_room() {
+    let pool = pool(1);
+    let (n_in, n_out) = (110_592, 5);
+    for k in levels() {
+        let all = Case::random(TensorType::Q8_0, n_in, n_out, 3, 11);
+        let expected = all.run(k, &pool, Precision::Native);
+        let w = Packed::new(&pool, TensorType::Q8_0, n_in, n_out, &all.weights).unwrap();
+        let mut a = Activations::new(3, n_in).unwrap();
+        a.set(k, &pool, &all.x, 3, n_in, all.forms(k)).unwrap();
+        let mut y = vec![0.0; 2 * n_out];
+        let job = MatmulJob::new(w.matrix().unwrap(), &mut y).rows(&[2, 0]);
+        matmul(k, &pool, &a, &mut [job]).unwrap();
+        assert_eq!(bits(&y[..n_out]), bits(&expected[2 * n_out..]), "{k:?}");
+        assert_eq!(bits(&y[n_out..]), bits(&expected[..n_out]), "{k:?}");
+    }
+}
+
+#[test]
 fn rows_of_a_long_prompt_are_the_bits_of_rows_alone() {
     let pool = pool(2);
     for k in levels() {
         for ty in supported() {
             // Several stretches of weights, the last of which is short (and not of whole vectors where that can be), and several
-            // groups of columns in tiles of every width; seven columns, which float weights meet as they stream by.
+            // groups of columns in tiles of every width; or few, which float weights meet as they stream by.
             let n_in = if ty.is_quantized() {
                 *widths(ty).last().unwrap()
             } else {
                 1061
             };
-            for rows in [7, 66, 131] {
+            for rows in [2, 4, 7, 66, 131] {
                 let case = Case::random(ty, n_in, 37, rows, 7);
                 let together = case.run(k, &pool, Precision::Native);
                 for row in [0, 6, 59, 60, 63, 64, rows - 1].into_iter().filter(|r| *r < rows) {
