@@ -77,18 +77,19 @@ const TYPES: [TensorType; 8] = [
     TensorType::F32,
 ];
 
-fn stream(c: &mut Criterion) {
+/// Products with numbers of activation rows, each time with the next one of `copies` matrices.
+fn products(c: &mut Criterion, name: &str, copies: impl Fn(usize) -> usize, rows: &[usize]) {
     let pool = pool();
-    let mut g = c.benchmark_group("stream");
+    let mut g = c.benchmark_group(name);
     quick(&mut g);
     for ty in TYPES {
         let bytes = ty.row_bytes(N_IN).unwrap() * N_OUT;
-        let copies = STREAM / bytes;
+        let copies = copies(bytes);
         let data: Vec<Packed> = weights(ty, copies)
             .chunks(bytes)
             .map(|rows| Packed::new(&pool, ty, N_IN, N_OUT, rows).unwrap())
             .collect();
-        for rows in [1, 4, 8, 16, 32] {
+        for &rows in rows {
             let x: Vec<f32> = (0..N_IN * rows).map(|i| (i as f32).sin()).collect();
             let mut out = vec![0.0f32; N_OUT * rows];
             for k in levels() {
@@ -114,29 +115,12 @@ fn stream(c: &mut Criterion) {
     }
 }
 
+fn stream(c: &mut Criterion) {
+    products(c, "stream", |bytes| STREAM / bytes, &[1, 4, 8, 16, 32]);
+}
+
 fn gemm(c: &mut Criterion) {
-    let pool = pool();
-    let mut g = c.benchmark_group("gemm");
-    quick(&mut g);
-    for ty in TYPES {
-        let w = Packed::new(&pool, ty, N_IN, N_OUT, &weights(ty, 1)).unwrap();
-        let w = w.matrix().unwrap();
-        for rows in [2, 4, 8, 32, 512] {
-            let x: Vec<f32> = (0..N_IN * rows).map(|i| (i as f32).sin()).collect();
-            let mut out = vec![0.0f32; N_OUT * rows];
-            for k in levels() {
-                if k.level() == CpuLevel::Scalar && rows > 4 {
-                    continue;
-                }
-                let mut a = Activations::new(rows, N_IN).unwrap();
-                a.set(k, &pool, &x, rows, N_IN, Forms::ALL).unwrap();
-                g.throughput(Throughput::Elements((N_IN * N_OUT * rows) as u64));
-                g.bench_function(format!("{ty}/{}/{rows}", k.level().name()), |b| {
-                    b.iter(|| matmul(k, &pool, &a, &mut [MatmulJob::new(w, black_box(&mut out))]).unwrap());
-                });
-            }
-        }
-    }
+    products(c, "gemm", |_| 1, &[2, 4, 8, 32, 512]);
 }
 
 /// Keys and values of one sequence after another, each in one piece of memory, without meaning.

@@ -258,7 +258,7 @@ fn matrix_products_stay_inside_their_slices() {
             };
             for &n_in in widths {
                 for n_out in [1, 4, 7, 18] {
-                    for rows in [1, 2, 3, 5, 7, 8, 9, 16] {
+                    for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 16] {
                         for precision in [Precision::Native, Precision::Exact] {
                             for at_end in [true, false] {
                                 let bytes = random_weights(ty, n_in * n_out, &mut Rng(1));
