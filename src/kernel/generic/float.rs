@@ -9,8 +9,9 @@
     reason = "raw pointers into weights, activations and outputs shared by workers"
 )]
 
+use super::fetch::PREFETCH;
 use super::job::JobView;
-use super::matmul::{COLUMN_BYTES, PREFETCH};
+use super::matmul::COLUMN_BYTES;
 use crate::kernel::simd::Simd;
 use crate::quant::dequantize_row;
 use crate::quant::panel::{PANEL_ROWS, unpack_block};

@@ -10,9 +10,10 @@
 )]
 
 use super::columns::{Columns, X_BLOCK};
+use super::fetch::Fetch;
 use super::formats::{Format, Unpacked, block_bytes, sub_bytes, vector};
 use super::job::JobView;
-use super::matmul::{Fetch, keep_block, kept_per_set, products, put, raised, rows_of};
+use super::matmul::{keep_block, kept_per_set, products, put, raised, rows_of};
 use crate::kernel::simd::Simd;
 use crate::quant::panel::PANEL_ROWS;
 

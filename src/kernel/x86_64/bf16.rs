@@ -10,8 +10,8 @@
 
 use std::arch::x86_64::*;
 
+use crate::kernel::generic::fetch::PREFETCH;
 use crate::kernel::generic::job::JobView;
-use crate::kernel::generic::matmul::PREFETCH;
 use crate::kernel::generic::peak::SUMS;
 use crate::kernel::simd::Simd;
 use crate::quant::TensorType;
