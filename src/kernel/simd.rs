@@ -66,6 +66,8 @@ pub(crate) trait Simd: Copy + 'static {
 
     /// Asks for the cache line at `p`, which may lie anywhere.
     unsafe fn prefetch(p: *const u8);
+    /// The same, no nearer than to the second cache: it waits for more lines at a time than the first.
+    unsafe fn prefetch_second(p: *const u8);
 
     /// Every lane set to `x`.
     unsafe fn splat_int(x: i32) -> Self::I;

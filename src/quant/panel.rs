@@ -66,31 +66,59 @@ const fn layout(ty: TensorType) -> Option<Layout> {
 /// Packs up to 16 rows of `ty`, contiguous in `rows`, into `panel`, which has the bytes of 16 rows. Rows that are
 /// missing become zeros. Does nothing for a type that is not quantized.
 pub fn pack(ty: TensorType, row_bytes: usize, rows: &[u8], panel: &mut [u8]) {
+    // Each type has code of its own, in which all lengths are constants.
+    macro_rules! of_type {
+        ($($ty:ident)*) => {
+            match ty {
+                $(TensorType::$ty => pack_as(TensorType::$ty, row_bytes, rows, panel),)*
+                _ => {}
+            }
+        };
+    }
+    of_type!(Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 IQ4_NL MXFP4 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_XS);
+}
+
+#[inline(always)]
+fn pack_as(ty: TensorType, row_bytes: usize, rows: &[u8], panel: &mut [u8]) {
     let Some(layout) = layout(ty) else { return };
     let block = ty.block_bytes();
     let words = words(&layout, ty);
-    let mut canonical = [[wide(&layout); MAX_WORDS]; PANEL_ROWS];
     if rows.len() < panel.len() {
         panel.fill(0);
     }
     for (b, out) in panel.chunks_exact_mut(PANEL_ROWS * block).enumerate() {
         let (planes, scales) = out.split_at_mut(words * 64);
-        for (r, row) in rows.chunks_exact(row_bytes).enumerate().take(PANEL_ROWS) {
-            let src = &row[b * block..(b + 1) * block];
-            canonical_words(&layout, ty, src, &mut canonical[r]);
-            let mut at = 0;
-            for &(from, to, unit) in layout.scales {
-                for field in src[from..to].chunks_exact(unit) {
-                    scales[at + r * unit..at + (r + 1) * unit].copy_from_slice(field);
-                    at += PANEL_ROWS * unit;
+        for r in 0..PANEL_ROWS {
+            let mut canonical = [wide(&layout); MAX_WORDS];
+            if let Some(row) = rows.get(r * row_bytes..(r + 1) * row_bytes) {
+                let src = &row[b * block..(b + 1) * block];
+                canonical_words(&layout, ty, src, &mut canonical);
+                let mut scales = &mut *scales;
+                for &(from, to, unit) in layout.scales {
+                    let (fields, rest) = scales.split_at_mut(PANEL_ROWS * (to - from));
+                    set_fields(unit, &src[from..to], r, fields);
+                    scales = rest;
                 }
             }
-        }
-        for (w, vector) in planes.as_chunks_mut::<64>().0.iter_mut().enumerate() {
-            for (lane, words) in vector.as_chunks_mut::<4>().0.iter_mut().zip(&canonical) {
-                *lane = words[w].to_le_bytes();
+            for (vector, word) in planes.as_chunks_mut::<64>().0.iter_mut().zip(canonical) {
+                vector.as_chunks_mut::<4>().0[r] = word.to_le_bytes();
             }
         }
+    }
+}
+
+/// Puts the fields of row `r`, of `unit` bytes each, where the fields of 16 rows lie.
+#[inline(always)]
+fn set_fields(unit: usize, row: &[u8], r: usize, fields: &mut [u8]) {
+    if unit == 1 {
+        for (all, byte) in fields.as_chunks_mut::<PANEL_ROWS>().0.iter_mut().zip(row) {
+            all[r] = *byte;
+        }
+        return;
+    }
+    let all = fields.as_chunks_mut::<{ 2 * PANEL_ROWS }>().0.iter_mut();
+    for (all, pair) in all.zip(row.as_chunks::<2>().0) {
+        all.as_chunks_mut::<2>().0[r] = *pair;
     }
 }
 

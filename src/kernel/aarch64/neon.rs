@@ -163,6 +163,17 @@ impl<P: Products> Simd for Neon<P> {
             );
         }
     }
+    #[inline(always)]
+    unsafe fn prefetch_second(p: *const u8) {
+        // SAFETY: a hint that never faults.
+        unsafe {
+            asm!(
+                "prfm pldl2keep, [{p}]",
+                p = in(reg) p,
+                options(nomem, nostack, preserves_flags)
+            );
+        }
+    }
 
     #[inline(always)]
     unsafe fn splat_int(x: i32) -> int32x4_t {

@@ -16,26 +16,32 @@ pub(super) struct Fetch<const R: usize> {
     /// Sets until the next one that asks, and from that to the one after it.
     wait: usize,
     every: usize,
+    /// Not to the first cache. What memory brings then waits in the second, which has room for more that is on its way:
+    /// the first is busy with activations, if there are several columns of them.
+    second: bool,
 }
 
 impl<const R: usize> Fetch<R> {
-    /// What lies [`PREFETCH`] bytes behind the weights of a tile.
+    /// What lies [`PREFETCH`] bytes behind the weights of a tile of `columns`.
     #[inline(always)]
-    pub(super) fn ahead(weights: [*const u8; R]) -> Self {
+    pub(super) fn ahead(weights: [*const u8; R], columns: usize) -> Self {
         Self {
             at: weights.map(|w| w.wrapping_add(PREFETCH)),
             wait: 0,
             every: 1,
+            second: columns > 1,
         }
     }
 
-    /// The share of tile `tile` of `n_tiles`, which ask for what is at `next` together.
+    /// The share of tile `tile` of `n_tiles`, which ask for what is at `next` together: to the second cache, or to the first one
+    /// too.
     #[inline(always)]
-    pub(super) fn share(next: [*const u8; R], tile: usize, n_tiles: usize) -> Self {
+    pub(super) fn share(next: [*const u8; R], tile: usize, n_tiles: usize, second: bool) -> Self {
         Self {
             at: next,
             wait: tile,
             every: n_tiles,
+            second,
         }
     }
 
@@ -52,7 +58,13 @@ impl<const R: usize> Fetch<R> {
                 let mut line = 0;
                 while line < F::SET_BYTES {
                     // SAFETY: the caller's promise; a hint, wherever it points.
-                    unsafe { S::prefetch(at.wrapping_add(line)) };
+                    unsafe {
+                        if self.second {
+                            S::prefetch_second(at.wrapping_add(line));
+                        } else {
+                            S::prefetch(at.wrapping_add(line));
+                        }
+                    }
                     line += 64;
                 }
             }

@@ -1,8 +1,9 @@
 //! Matrix products in `f32`: float weights in the file's layout, and quantized ones expanded, in the exact mode.
 //!
-//! Each result has one running vector that takes the products in ascending order, whatever the tile. A few activation rows
-//! meet weights as they stream by. With many, a stretch of 16 weight rows is copied as `f32` to where the first cache holds
-//! it and meets all of them before the next stretch; the running vectors wait in memory meanwhile.
+//! Each result has one running vector that takes the products in ascending order, whatever the tile. Where 32 registers hold a
+//! tile of 24 of them, and always for a few activation rows, these meet weights as they stream by. With many rows and fewer
+//! registers, a stretch of 16 weight rows is copied as `f32` to where the first cache holds it and meets all of them before
+//! the next stretch; the running vectors wait in memory meanwhile.
 
 #![allow(
     unsafe_code,
@@ -108,7 +109,7 @@ unsafe fn dot_floats<S: Simd, W: Floats, const R: usize, const C: usize>(
                 let p = w[r].add(i * W::BYTES);
                 wv[r] = W::load::<S>(p);
                 if let Fetch::Ahead(bytes) = fetch {
-                    S::prefetch(p.wrapping_add(bytes));
+                    S::prefetch_second(p.wrapping_add(bytes));
                 }
             }
             if let Fetch::Lines { at, far, step } = &mut fetch {
@@ -158,8 +159,7 @@ pub(crate) unsafe fn rows_float<S: Simd, W: Floats>(
     scratch: &mut [u8],
 ) {
     let (from, to) = (from * PANEL_ROWS, (to * PANEL_ROWS).min(job.n_out));
-    // Whether a batch stays in the second cache while all rows pass by, and in registers there is room for its sums.
-    let wide = S::REGISTERS >= 32 && job.columns * size_of::<f32>() * job.x_stride <= COLUMN_BYTES;
+    let wide = S::REGISTERS >= 32;
     // SAFETY: the rows and columns exist.
     unsafe {
         match job.columns {
@@ -168,16 +168,31 @@ pub(crate) unsafe fn rows_float<S: Simd, W: Floats>(
             2 => return stream::<S, W, 4, 2>(job, from, to, 0..2),
             n @ 3..=4 if wide => return stream::<S, W, 4, 4>(job, from, to, 0..n),
             n @ 3..=4 => return stream::<S, W, 2, 4>(job, from, to, 0..n),
-            n @ 5..=6 if wide => return stream::<S, W, 4, 6>(job, from, to, 0..n),
-            n @ 7..=8 if wide => return stream::<S, W, 3, 8>(job, from, to, 0..n),
             _ => {}
         }
     }
+    // Activations stay in the second cache while all rows pass by.
     let room = COLUMN_BYTES / (size_of::<f32>() * job.x_stride);
-    let together = room.clamp(widest::<S>(), MAX_COLUMNS) / widest::<S>() * widest::<S>();
+    let together = if wide {
+        room.max(8) / 8 * 8
+    } else {
+        room.clamp(2, MAX_COLUMNS) / 2 * 2
+    };
     let mut first = 0;
     while first < job.columns {
         let columns = first..job.columns.min(first + together);
+        first = columns.end;
+        if wide {
+            // SAFETY: the rows and columns exist.
+            unsafe {
+                if columns.len().next_multiple_of(6) < columns.len().next_multiple_of(8) {
+                    stream::<S, W, 4, 6>(job, from, to, columns);
+                } else {
+                    stream::<S, W, 3, 8>(job, from, to, columns);
+                }
+            }
+            continue;
+        }
         let mut row = from;
         while row + PANEL_ROWS <= to {
             // SAFETY: the rows and columns exist.
@@ -190,16 +205,13 @@ pub(crate) unsafe fn rows_float<S: Simd, W: Floats>(
             }
             row += PANEL_ROWS;
         }
-        for column in columns.clone() {
-            // SAFETY: as above.
-            unsafe { stream::<S, W, 8, 1>(job, row, to, column..column + 1) };
-        }
-        first = columns.end;
+        // SAFETY: as above.
+        unsafe { stream::<S, W, 8, 1>(job, row, to, columns) };
     }
 }
 
-/// Rows `from..to` of up to `C` columns, whose weights stream by once. The sum of a row is one chain of additions: several
-/// rows at a time keep the CPU and the memory busy.
+/// Rows `from..to` of some columns: `R` rows at a time meet `C` columns after `C` columns. The sum of a row is one chain of
+/// additions: several keep the CPU and the memory busy.
 #[inline(always)]
 unsafe fn stream<S: Simd, W: Floats, const R: usize, const C: usize>(
     job: &JobView,
@@ -211,16 +223,21 @@ unsafe fn stream<S: Simd, W: Floats, const R: usize, const C: usize>(
     // SAFETY: the rows and the columns exist.
     unsafe {
         while row + R <= to {
-            rows_of_columns::<S, W, R, C>(job, row, columns.clone());
+            for first in columns.clone().step_by(C) {
+                rows_of_columns::<S, W, R, C>(job, row, first..columns.end);
+            }
             row += R;
         }
         while row < to {
-            rows_of_columns::<S, W, 1, C>(job, row, columns.clone());
+            for first in columns.clone().step_by(C) {
+                rows_of_columns::<S, W, 1, C>(job, row, first..columns.end);
+            }
             row += 1;
         }
     }
 }
 
+/// `R` rows and the first `C` of some columns.
 #[inline(always)]
 unsafe fn rows_of_columns<S: Simd, W: Floats, const R: usize, const C: usize>(
     job: &JobView,
@@ -263,11 +280,6 @@ unsafe fn rows_of_columns<S: Simd, W: Floats, const R: usize, const C: usize>(
             }
         }
     }
-}
-
-/// Most columns of a tile of four rows: the sums, the rows and a column stay in registers.
-const fn widest<S: Simd>() -> usize {
-    if S::REGISTERS >= 32 { 6 } else { 2 }
 }
 
 /// A stretch of 16 rows of weights and of the activations that they meet.
@@ -322,7 +334,7 @@ unsafe fn block<S: Simd, W: Floats, V: Floats, const COPY: bool>(
     let copies = scratch.as_mut_ptr();
     let copies = copies.wrapping_add(copies.align_offset(VECTOR));
     let sums: *mut f32 = copies.wrapping_add(SUMS_AT).cast();
-    let groups = columns.len().div_ceil(widest::<S>());
+    let groups = columns.len().div_ceil(2);
     let vector = S::LANES * W::BYTES;
     let mut at = 0;
     while at < job.n_in {
@@ -379,14 +391,8 @@ unsafe fn block<S: Simd, W: Floats, V: Floats, const COPY: bool>(
             let mut stretch = Stretch { w, at, n, next };
             let mut column = columns.start;
             while column < columns.end {
-                let left = columns.end - column;
                 let sums = sums.add((column - columns.start) * PANEL_ROWS * S::LANES);
-                // Eight are four and four rather than six and two.
-                column += match left {
-                    6.. if left != 8 && widest::<S>() >= 6 => {
-                        tiles::<S, V, 6>(job, row, column, &mut stretch, sums)
-                    }
-                    4.. if widest::<S>() >= 4 => tiles::<S, V, 4>(job, row, column, &mut stretch, sums),
+                column += match columns.end - column {
                     2.. => tiles::<S, V, 2>(job, row, column, &mut stretch, sums),
                     _ => tiles::<S, V, 1>(job, row, column, &mut stretch, sums),
                 };

@@ -145,10 +145,10 @@ unsafe fn tiles<S: Simd, F: Format, const R: usize, const C: usize>(
             for tile in 0..n_tiles {
                 let (mut p, mut x, scales) = (rows, columns.x.add(tile * columns.stride), scratch.cast());
                 let mut fetch = if n_tiles == 1 {
-                    Fetch::ahead(p)
+                    Fetch::ahead(p, C)
                 } else {
                     let next = rows.map(|w| w.wrapping_add(R * S::LANES * job.row_bytes));
-                    Fetch::share(next, tile, n_tiles)
+                    Fetch::share(next, tile, n_tiles, true)
                 };
                 let mut y = [[S::splat(0.0); C]; R];
                 for _ in 0..job.n_in / (32 * F::SUBS) {

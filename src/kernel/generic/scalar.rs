@@ -138,6 +138,8 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}
+    #[inline(always)]
+    unsafe fn prefetch_second(_: *const u8) {}
 
     #[inline(always)]
     unsafe fn splat_int(x: i32) -> I {

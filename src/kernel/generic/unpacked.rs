@@ -89,7 +89,7 @@ pub(super) unsafe fn tiles<S: Simd, F: Format, const R: usize, const C: usize>(
                             }
                         }
                     }
-                    let fetch = Fetch::share(next, tile, n_tiles);
+                    let fetch = Fetch::share(next, tile, n_tiles, false);
                     multiply::<S, F, R, C>(&mut y, planes, lanes, scales, x, stretch, fetch);
                     if last {
                         let column = tile * C;
