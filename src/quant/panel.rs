@@ -64,20 +64,21 @@ const fn layout(ty: TensorType) -> Option<Layout> {
 }
 
 /// Packs up to 16 rows of `ty`, contiguous in `rows`, into `panel`, which has the bytes of 16 rows. Rows that are
-/// missing become zeros. Does nothing for a type that is not quantized.
+/// missing become zeros. Does nothing for a type without a layout in panels.
 pub fn pack(ty: TensorType, row_bytes: usize, rows: &[u8], panel: &mut [u8]) {
     // Each type has code of its own, in which all lengths are constants.
     macro_rules! of_type {
         ($($ty:ident)*) => {
             match ty {
                 $(TensorType::$ty => pack_as(TensorType::$ty, row_bytes, rows, panel),)*
-                _ => {}
+                _ => debug_assert!(layout(ty).is_none(), "{ty} has a layout and no code of its own"),
             }
         };
     }
     of_type!(Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 IQ4_NL MXFP4 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_XS);
 }
 
+/// [`pack`] of a type that the compiler knows.
 #[inline(always)]
 fn pack_as(ty: TensorType, row_bytes: usize, rows: &[u8], panel: &mut [u8]) {
     let Some(layout) = layout(ty) else { return };

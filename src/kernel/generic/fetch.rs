@@ -33,8 +33,8 @@ impl<const R: usize> Fetch<R> {
         }
     }
 
-    /// The share of tile `tile` of `n_tiles`, which ask for what is at `next` together: to the second cache, or to the first one
-    /// too.
+    /// The share of tile `tile` of `n_tiles`, which ask for what is at `next` together: no nearer than to the second cache, if
+    /// `second`.
     #[inline(always)]
     pub(super) fn share(next: [*const u8; R], tile: usize, n_tiles: usize, second: bool) -> Self {
         Self {

@@ -1,9 +1,9 @@
 //! Matrix products in `f32`: float weights in the file's layout, and quantized ones expanded, in the exact mode.
 //!
 //! Each result has one running vector that takes the products in ascending order, whatever the tile. Where 32 registers hold a
-//! tile of 24 of them, and always for a few activation rows, these meet weights as they stream by. With many rows and fewer
-//! registers, a stretch of 16 weight rows is copied as `f32` to where the first cache holds it and meets all of them before
-//! the next stretch; the running vectors wait in memory meanwhile.
+//! tile of 24 of them, weights stream by and meet tile after tile of activation rows; elsewhere so do those of up to four.
+//! With fewer registers and more rows, 16 weight rows at a time meet all of them, from 16 rows on a stretch at a time, which is
+//! copied as `f32` to where the first cache holds it; the running vectors wait in memory meanwhile.
 
 #![allow(
     unsafe_code,
@@ -17,7 +17,7 @@ use crate::kernel::simd::Simd;
 use crate::quant::dequantize_row;
 use crate::quant::panel::{PANEL_ROWS, unpack_block};
 
-/// Weight rows that are multiplied together.
+/// Weight rows that meet two columns at a time, where 16 are taken together.
 const ROW_TILE: usize = 4;
 /// Activation rows that are multiplied together in the exact mode.
 const COLUMN_TILE: usize = 4;
@@ -27,7 +27,7 @@ const CHUNK: usize = 256;
 /// Values of a row that are fetched before the row is reached, with one or two activation rows.
 const FETCHED: usize = 256;
 /// Most values of a stretch: 16 rows of them as `f32` and what they meet stay in the first cache.
-const STRETCH: usize = 512;
+const STRETCH: usize = 256;
 /// Most activation rows at once, whose running vectors wait in the second cache.
 const MAX_COLUMNS: usize = 48;
 /// Activation rows from which on it is worth while to copy weights first.
@@ -77,15 +77,14 @@ impl Floats for Bf16 {
     }
 }
 
-/// What is fetched to the cache while products are computed.
+/// What is fetched while products are computed.
 enum Fetch {
     Nothing,
-    /// What lies so many bytes behind the weights.
+    /// What lies so many bytes behind the weights, to the second cache.
     Ahead(usize),
-    /// Two lines, `far` bytes apart, `step` bytes further with every vector.
-    Lines {
+    /// A line, `step` bytes further with every vector, to the first cache.
+    Line {
         at: *const u8,
-        far: usize,
         step: usize,
     },
 }
@@ -112,9 +111,8 @@ unsafe fn dot_floats<S: Simd, W: Floats, const R: usize, const C: usize>(
                     S::prefetch_second(p.wrapping_add(bytes));
                 }
             }
-            if let Fetch::Lines { at, far, step } = &mut fetch {
+            if let Fetch::Line { at, step } = &mut fetch {
                 S::prefetch(*at);
-                S::prefetch(at.wrapping_add(*far));
                 *at = at.wrapping_add(*step);
             }
             for c in 0..C {
@@ -159,54 +157,59 @@ pub(crate) unsafe fn rows_float<S: Simd, W: Floats>(
     scratch: &mut [u8],
 ) {
     let (from, to) = (from * PANEL_ROWS, (to * PANEL_ROWS).min(job.n_out));
+    // Whether registers hold a tile of 24 sums.
     let wide = S::REGISTERS >= 32;
-    // SAFETY: the rows and columns exist.
-    unsafe {
-        match job.columns {
-            1 => return stream::<S, W, 8, 1>(job, from, to, 0..1),
-            2 if wide => return stream::<S, W, 8, 2>(job, from, to, 0..2),
-            2 => return stream::<S, W, 4, 2>(job, from, to, 0..2),
-            n @ 3..=4 if wide => return stream::<S, W, 4, 4>(job, from, to, 0..n),
-            n @ 3..=4 => return stream::<S, W, 2, 4>(job, from, to, 0..n),
-            _ => {}
-        }
-    }
-    // Activations stay in the second cache while all rows pass by.
+    // Activations stay in the second cache while all rows pass by; whole tiles of them, where that is possible.
     let room = COLUMN_BYTES / (size_of::<f32>() * job.x_stride);
     let together = if wide {
-        room.max(8) / 8 * 8
+        (room / 6 * 6).max(room / 8 * 8).max(6)
     } else {
-        room.clamp(2, MAX_COLUMNS) / 2 * 2
+        room.clamp(4, MAX_COLUMNS) / 2 * 2
     };
     let mut first = 0;
     while first < job.columns {
         let columns = first..job.columns.min(first + together);
         first = columns.end;
-        if wide {
-            // SAFETY: the rows and columns exist.
-            unsafe {
-                if columns.len().next_multiple_of(6) < columns.len().next_multiple_of(8) {
+        let n = columns.len();
+        // SAFETY: the rows and columns exist.
+        unsafe {
+            match n {
+                1 => stream::<S, W, 8, 1>(job, from, to, columns),
+                2 if wide => stream::<S, W, 8, 2>(job, from, to, columns),
+                2 => stream::<S, W, 4, 2>(job, from, to, columns),
+                3..=4 if wide => stream::<S, W, 4, 4>(job, from, to, columns),
+                3..=4 => stream::<S, W, 2, 4>(job, from, to, columns),
+                _ if wide && n.next_multiple_of(6) < n.next_multiple_of(8) => {
                     stream::<S, W, 4, 6>(job, from, to, columns);
-                } else {
-                    stream::<S, W, 3, 8>(job, from, to, columns);
                 }
+                _ if wide => stream::<S, W, 3, 8>(job, from, to, columns),
+                _ => sixteens::<S, W>(job, from, to, columns, scratch),
             }
-            continue;
         }
-        let mut row = from;
+    }
+}
+
+/// Rows `from..to` of some columns, 16 rows at a time and what is left row by row.
+#[inline(always)]
+unsafe fn sixteens<S: Simd, W: Floats>(
+    job: &JobView,
+    from: usize,
+    to: usize,
+    columns: std::ops::Range<usize>,
+    scratch: &mut [u8],
+) {
+    let mut row = from;
+    // SAFETY: the rows and columns exist.
+    unsafe {
         while row + PANEL_ROWS <= to {
-            // SAFETY: the rows and columns exist.
-            unsafe {
-                if columns.len() >= COPY_FROM {
-                    block::<S, W, F32, true>(job, row, columns.clone(), scratch);
-                } else {
-                    block::<S, W, W, false>(job, row, columns.clone(), scratch);
-                }
+            if columns.len() >= COPY_FROM {
+                block::<S, W, F32, true>(job, row, columns.clone(), scratch);
+            } else {
+                block::<S, W, W, false>(job, row, columns.clone(), scratch);
             }
             row += PANEL_ROWS;
         }
-        // SAFETY: as above.
-        unsafe { stream::<S, W, 8, 1>(job, row, to, columns) };
+        stream::<S, W, 8, 1>(job, row, to, columns);
     }
 }
 
@@ -296,7 +299,6 @@ struct Next {
     share: usize,
     /// Tiles that still have a share.
     tiles: usize,
-    far: usize,
     step: usize,
 }
 
@@ -304,13 +306,13 @@ impl Next {
     /// What the next tile fetches.
     #[inline(always)]
     fn share(&mut self) -> Fetch {
-        let (at, far, step) = (self.at, self.far, self.step);
+        let (at, step) = (self.at, self.step);
         // Without a share it is once more the last one's, which costs nothing.
         if self.tiles > 1 {
             self.tiles -= 1;
             self.at = at.wrapping_add(self.share);
         }
-        Fetch::Lines { at, far, step }
+        Fetch::Line { at, step }
     }
 }
 
@@ -354,13 +356,11 @@ unsafe fn block<S: Simd, W: Floats, V: Floats, const COPY: bool>(
                 .add(row * job.row_bytes + at * W::BYTES)
                 .wrapping_add(ahead);
             let next = if COPY {
-                // A row of the stretch for each tile, or two.
-                let rows = if groups < 4 { 2 } else { 1 };
+                // A row of the stretch for each tile.
                 Next {
                     at: next,
-                    share: rows * job.row_bytes,
-                    tiles: PANEL_ROWS / rows,
-                    far: (rows - 1) * job.row_bytes,
+                    share: job.row_bytes,
+                    tiles: PANEL_ROWS,
                     step: vector,
                 }
             } else {
@@ -375,7 +375,6 @@ unsafe fn block<S: Simd, W: Floats, V: Floats, const COPY: bool>(
                     at: next,
                     share: n / S::LANES * step,
                     tiles: PANEL_ROWS / ROW_TILE * groups,
-                    far: VECTOR,
                     step,
                 }
             };

@@ -327,7 +327,7 @@ fn a_result_does_not_depend_on_threads_nor_on_the_other_rows() {
                 let mut a = Activations::new(32, n_in).unwrap();
                 a.set(k, &pools[0], &all.x, 32, n_in, all.forms(k)).unwrap();
                 let many: Vec<u32> = (0..29).map(|i| i * 11 % 32).collect();
-                for subset in [&[31u32][..], &[4, 4, 0], &[7, 30, 2, 9, 1], &many] {
+                for subset in [&[31u32][..], &[4, 4, 0], &[7, 30, 2, 9, 1], &many[..13], &many] {
                     let mut y = vec![0.0; subset.len() * 61];
                     let job = MatmulJob::new(w.matrix().unwrap(), &mut y)
                         .rows(subset)
@@ -455,7 +455,7 @@ fn rows_of_a_long_prompt_are_the_bits_of_rows_alone() {
             } else {
                 1061
             };
-            for rows in [2, 4, 7, 66, 131] {
+            for rows in [2, 4, 7, 15, 66, 131] {
                 let case = Case::random(ty, n_in, 37, rows, 7);
                 let together = case.run(k, &pool, Precision::Native);
                 for row in [0, 6, 59, 60, 63, 64, rows - 1].into_iter().filter(|r| *r < rows) {
@@ -469,6 +469,70 @@ fn rows_of_a_long_prompt_are_the_bits_of_rows_alone() {
                         "{k:?} {ty} row {row} of {rows}"
                     );
                 }
+            }
+        }
+    }
+}
+
+/// Everything that decides how float weights are multiplied: their type, the level and the precision.
+fn ways_of_float_weights() -> impl Iterator<Item = (TensorType, &'static Kernels, Precision)> {
+    let types = supported().filter(|ty| !ty.is_quantized());
+    types.flat_map(|ty| {
+        levels().into_iter().flat_map(move |k| {
+            [Precision::Native, Precision::Half, Precision::Exact].map(|precision| (ty, k, precision))
+        })
+    })
+}
+
+/// The bits of one row of a case, computed by itself.
+fn row_alone(all: &Case, row: usize, k: &Kernels, pool: &ThreadPool, precision: Precision) -> Vec<u32> {
+    let alone = Case {
+        rows: 1,
+        x: all.x[row * all.n_in..][..all.n_in].to_vec(),
+        weights: all.weights.clone(),
+        ..*all
+    };
+    bits(&alone.run(k, pool, precision))
+}
+
+#[test]
+fn float_weights_give_any_number_of_rows_the_bits_of_each_alone() {
+    let pool = pool(1);
+    // Whole vectors and a rest; rows of 16, one more than tiles of three, three more than tiles of four.
+    let (n_in, n_out) = (75, 19);
+    for (ty, k, precision) in ways_of_float_weights() {
+        let all = Case::random(ty, n_in, n_out, 64, 31);
+        let alone: Vec<u32> = (0..64)
+            .flat_map(|row| row_alone(&all, row, k, &pool, precision))
+            .collect();
+        for rows in 1..=64 {
+            let some = Case {
+                rows,
+                x: all.x[..rows * n_in].to_vec(),
+                weights: all.weights.clone(),
+                ..all
+            };
+            let y = bits(&some.run(k, &pool, precision));
+            assert_eq!(y, alone[..rows * n_out], "{k:?} {ty} {precision:?} {rows} rows");
+        }
+    }
+}
+
+#[test]
+fn wide_float_weights_meet_some_rows_after_others_with_the_same_bits() {
+    let pool = pool(1);
+    let n_out = 19;
+    for (ty, k, precision) in ways_of_float_weights() {
+        // The second cache has room for 21 rows, for 6, for one.
+        for (n_in, rows) in [(9001, 43), (29_001, 19), (100_003, 11)] {
+            let all = Case::random(ty, n_in, n_out, rows, 32);
+            let together = bits(&all.run(k, &pool, precision));
+            for row in 0..rows {
+                assert_eq!(
+                    row_alone(&all, row, k, &pool, precision),
+                    together[row * n_out..][..n_out],
+                    "{k:?} {ty} {precision:?} {n_in} row {row}"
+                );
             }
         }
     }

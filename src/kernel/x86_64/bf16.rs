@@ -10,24 +10,27 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernel::generic::fetch::PREFETCH;
 use crate::kernel::generic::job::JobView;
 use crate::kernel::generic::peak::SUMS;
 use crate::kernel::simd::Simd;
 use crate::quant::TensorType;
 use crate::quant::panel::PANEL_ROWS;
 
+use super::avx512::Avx512;
+
 /// Values multiplied by one instruction.
 const LANES: usize = 32;
-/// Rows and columns of a tile.
-const ROWS: usize = 4;
-const COLUMNS: usize = 6;
+/// Values of a row that are fetched before the row is reached, with one or two activation rows: the CPU fetches by itself what
+/// follows, unless it is busy with several.
+const FETCHED: usize = 256;
 /// Bytes of activations that are multiplied with all rows of a task before the next ones are taken: they stay in the
 /// second cache.
 const COLUMN_BYTES: usize = 384 << 10;
 
 /// Where 32 weights come from.
 trait Weights {
+    /// Whether they are rounded to become bfloat16.
+    const ROUNDED: bool;
     /// # Safety
     /// `p` has 64 readable bytes; the CPU has AVX512_BF16.
     unsafe fn load(p: *const u8) -> __m512bh;
@@ -35,6 +38,7 @@ trait Weights {
 
 struct Bf16;
 impl Weights for Bf16 {
+    const ROUNDED: bool = false;
     #[inline(always)]
     unsafe fn load(p: *const u8) -> __m512bh {
         // SAFETY: as promised by the caller; both types are 64 bytes without a meaning of their own.
@@ -44,6 +48,7 @@ impl Weights for Bf16 {
 
 struct F16;
 impl Weights for F16 {
+    const ROUNDED: bool = true;
     #[inline(always)]
     unsafe fn load(p: *const u8) -> __m512bh {
         // SAFETY: as promised by the caller.
@@ -62,47 +67,88 @@ impl Weights for F16 {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
 pub(super) unsafe fn rows(job: &JobView, from: usize, to: usize, scratch: &mut [u8]) {
     let (from, to) = (from * PANEL_ROWS, (to * PANEL_ROWS).min(job.n_out));
-    // Converted once for all columns, where there is room.
-    let converted = ROWS * job.n_in.next_multiple_of(LANES) * 2;
-    let convert = job.ty == TensorType::F16 && job.columns > COLUMNS && converted <= scratch.len();
-    let together = (COLUMN_BYTES / (2 * job.n_in)).max(1).next_multiple_of(COLUMNS);
-    let mut column = 0;
-    while column < job.columns {
-        let columns = column..job.columns.min(column + together);
-        let mut row = from;
-        while row < to {
-            let rows = if row + ROWS <= to { ROWS } else { 1 };
-            // SAFETY: rows and columns exist; the scratch memory has room for the rows.
-            unsafe {
-                let data = job.data.add(row * job.row_bytes);
-                if convert {
-                    for r in 0..rows {
-                        let to = scratch.as_mut_ptr().add(r * converted / ROWS);
-                        convert_row(data.add(r * job.row_bytes), job.n_in, to);
-                    }
-                    block::<Bf16>(
-                        job,
-                        scratch.as_ptr(),
-                        converted / ROWS,
-                        row,
-                        rows,
-                        columns.clone(),
-                    );
-                } else if job.ty == TensorType::F16 {
-                    block::<F16>(job, data, job.row_bytes, row, rows, columns.clone());
-                } else {
-                    block::<Bf16>(job, data, job.row_bytes, row, rows, columns.clone());
+    // Whole tiles of columns, where that is possible.
+    let room = COLUMN_BYTES / (2 * job.n_in);
+    let together = (room / 6 * 6).max(room / 8 * 8).max(6);
+    let mut first = 0;
+    while first < job.columns {
+        let columns = first..job.columns.min(first + together);
+        first = columns.end;
+        // SAFETY: the rows and columns exist.
+        unsafe {
+            if job.ty == TensorType::F16 {
+                of_columns::<F16>(job, from, to, columns, scratch);
+            } else {
+                of_columns::<Bf16>(job, from, to, columns, scratch);
+            }
+        }
+    }
+}
+
+/// Rows `from..to` of some columns, in tiles for as many.
+#[inline(always)]
+unsafe fn of_columns<W: Weights>(
+    job: &JobView,
+    from: usize,
+    to: usize,
+    columns: std::ops::Range<usize>,
+    scratch: &mut [u8],
+) {
+    // SAFETY: passes the caller's promise on.
+    unsafe {
+        match columns.len() {
+            1 => stream::<W, 8, 1>(job, from, to, columns, scratch),
+            2 => stream::<W, 8, 2>(job, from, to, columns, scratch),
+            3..=4 => stream::<W, 4, 4>(job, from, to, columns, scratch),
+            n if n.next_multiple_of(6) < n.next_multiple_of(8) => {
+                stream::<W, 4, 6>(job, from, to, columns, scratch);
+            }
+            _ => stream::<W, 3, 8>(job, from, to, columns, scratch),
+        }
+    }
+}
+
+/// `R` rows at a time meet `C` columns after `C` columns. Binary16 weights are rounded once for all of them, where there is room.
+#[inline(always)]
+unsafe fn stream<W: Weights, const R: usize, const C: usize>(
+    job: &JobView,
+    from: usize,
+    to: usize,
+    columns: std::ops::Range<usize>,
+    scratch: &mut [u8],
+) {
+    let rounded = job.n_in.next_multiple_of(LANES) * 2;
+    let round = W::ROUNDED && columns.len() > C && R * rounded <= scratch.len();
+    let mut row = from;
+    while row < to {
+        let rows = if row + R <= to { R } else { 1 };
+        // SAFETY: rows and columns exist; the scratch memory has room for the rows.
+        unsafe {
+            let data = job.data.add(row * job.row_bytes);
+            let ahead = data.wrapping_add(rows * job.row_bytes);
+            if round {
+                for r in 0..rows {
+                    let to = scratch.as_mut_ptr().add(r * rounded);
+                    round_row(data.add(r * job.row_bytes), job.n_in, to);
                 }
             }
-            row += rows;
+            for first in columns.clone().step_by(C) {
+                let columns = first..columns.end;
+                match (round, rows == R) {
+                    (false, true) => tile::<W, R, C>(job, data, job.row_bytes, ahead, row, columns),
+                    (false, false) => tile::<W, 1, C>(job, data, job.row_bytes, ahead, row, columns),
+                    (true, true) => tile::<Bf16, R, C>(job, scratch.as_ptr(), rounded, ahead, row, columns),
+                    (true, false) => tile::<Bf16, 1, C>(job, scratch.as_ptr(), rounded, ahead, row, columns),
+                }
+            }
         }
-        column = columns.end;
+        row += rows;
     }
 }
 
 /// Rounds a row of binary16 values.
 #[inline(always)]
-unsafe fn convert_row(row: *const u8, n: usize, out: *mut u8) {
+unsafe fn round_row(row: *const u8, n: usize, out: *mut u8) {
     let whole = n / LANES * LANES;
     // SAFETY: the row has n values; `out` has room for n rounded up to whole vectors.
     unsafe {
@@ -132,53 +178,24 @@ unsafe fn rest<W: Weights>(p: *const u8, n: usize) -> __m512bh {
     }
 }
 
-/// Some columns of one or [`ROWS`] rows, which lie `stride` bytes apart.
-#[inline(always)]
-unsafe fn block<W: Weights>(
-    job: &JobView,
-    data: *const u8,
-    stride: usize,
-    row: usize,
-    rows: usize,
-    columns: std::ops::Range<usize>,
-) {
-    let mut column = columns.start;
-    while column < columns.end {
-        let left = columns.end - column;
-        // SAFETY: rows and columns exist.
-        unsafe {
-            column += match (rows, left) {
-                (ROWS, COLUMNS..) => tile::<W, ROWS, COLUMNS>(job, data, stride, row, column),
-                (ROWS, 2..) => tile::<W, ROWS, 2>(job, data, stride, row, column),
-                (ROWS, _) => {
-                    // One stream of weights at a time.
-                    for r in 0..ROWS {
-                        tile::<W, 1, 1>(job, data.add(r * stride), stride, row + r, column);
-                    }
-                    1
-                }
-                _ => tile::<W, 1, 1>(job, data, stride, row, column),
-            };
-        }
-    }
-}
-
-/// `R` rows times `C` columns; answers `C`.
+/// `R` rows, `stride` bytes apart, and the first `C` of some columns; meanwhile the rows that lie at `ahead` are asked for.
 #[inline(always)]
 unsafe fn tile<W: Weights, const R: usize, const C: usize>(
     job: &JobView,
     data: *const u8,
     stride: usize,
+    ahead: *const u8,
     row: usize,
-    column: usize,
-) -> usize {
-    // SAFETY: rows row..row + R and columns column..column + C exist; weights have n_in values, activation rows are
-    // padded with zeros to whole vectors.
+    columns: std::ops::Range<usize>,
+) {
+    // SAFETY: rows row..row + R and the columns exist; weights have n_in values, activation rows are padded with zeros to
+    // whole vectors.
     unsafe {
         let mut acc = [[_mm512_setzero_ps(); C]; R];
         let mut x = [job.x; C];
         for c in 0..C {
-            x[c] = job.x_bf16(column + c);
+            // A column past the end repeats the last one; its sum is not stored.
+            x[c] = job.x_bf16((columns.start + c).min(columns.end - 1));
         }
         let whole = job.n_in / LANES * LANES;
         let mut i = 0;
@@ -192,8 +209,8 @@ unsafe fn tile<W: Weights, const R: usize, const C: usize>(
                     rest::<W>(p, job.n_in - whole)
                 };
                 w[r] = std::mem::transmute::<__m512bh, __m512i>(v);
-                if R == 1 {
-                    super::avx512::Avx512::prefetch(p.wrapping_add(PREFETCH));
+                if C > 2 || i < FETCHED {
+                    Avx512::prefetch_second(ahead.wrapping_add(r * job.row_bytes + 2 * i));
                 }
             }
             for c in 0..C {
@@ -206,12 +223,11 @@ unsafe fn tile<W: Weights, const R: usize, const C: usize>(
             i += LANES;
         }
         for r in 0..R {
-            for c in 0..C {
-                job.put(row + r, column + c, super::avx512::Avx512::sum(acc[r][c]));
+            for c in 0..C.min(columns.len()) {
+                job.put(row + r, columns.start + c, Avx512::sum(acc[r][c]));
             }
         }
     }
-    C
 }
 
 /// `steps` products of bfloat16 for each of [`SUMS`] sums, on registers only.
@@ -230,7 +246,6 @@ pub(super) unsafe fn peak(steps: usize) -> f32 {
                 *sum = _mm512_dpbf16_ps(*sum, x, x);
             }
         }
-        sums.into_iter()
-            .fold(0.0, |all, sum| all + super::avx512::Avx512::sum(sum))
+        sums.into_iter().fold(0.0, |all, sum| all + Avx512::sum(sum))
     }
 }
