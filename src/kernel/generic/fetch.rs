@@ -7,7 +7,7 @@ use crate::kernel::simd::Simd;
 use crate::quant::panel::PANEL_ROWS;
 
 /// How far ahead of its use the weight stream is prefetched: the hardware stops at pages.
-pub(crate) const PREFETCH: usize = 4096;
+pub(super) const PREFETCH: usize = 4096;
 
 /// What is asked for while a tile is computed: for each set of 32 values as many bytes of memory as a set has there, its part of
 /// the block's scales included.

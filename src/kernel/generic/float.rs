@@ -1,9 +1,9 @@
 //! Matrix products in `f32`: float weights in the file's layout, and quantized ones expanded, in the exact mode.
 //!
 //! Each result has one running vector that takes the products in ascending order, whatever the tile. Where 32 registers hold a
-//! tile of 24 of them, weights stream by and meet tile after tile of activation rows; elsewhere so do those of up to four.
-//! With fewer registers and more rows, 16 weight rows at a time meet all of them, from 16 rows on a stretch at a time, which is
-//! copied as `f32` to where the first cache holds it; the running vectors wait in memory meanwhile.
+//! tile of 24 of them, weights stream by and meet tile after tile of activation rows; elsewhere they do so for up to
+//! four. With fewer registers and more activation rows, 16 weight rows at a time meet all of them, from 16 activation rows on a
+//! stretch at a time, which is copied as `f32` to where the first cache holds it; the running vectors wait in memory meanwhile.
 
 #![allow(
     unsafe_code,
@@ -148,7 +148,7 @@ unsafe fn load_rest<S: Simd, W: Floats>(p: *const u8, n: usize) -> S::F {
 /// Rows `16 · from..16 · to` of a job with float weights.
 ///
 /// # Safety
-/// As for [`super::matmul::panels`].
+/// As for [`super::matmul::panels`], but `scratch` has [`SCRATCH`] bytes.
 #[inline(always)]
 pub(crate) unsafe fn rows_float<S: Simd, W: Floats>(
     job: &JobView,
@@ -189,7 +189,7 @@ pub(crate) unsafe fn rows_float<S: Simd, W: Floats>(
     }
 }
 
-/// Rows `from..to` of some columns, 16 rows at a time and what is left row by row.
+/// Rows `from..to` of five columns or more, 16 rows at a time and what is left row by row.
 #[inline(always)]
 unsafe fn sixteens<S: Simd, W: Floats>(
     job: &JobView,
@@ -199,7 +199,7 @@ unsafe fn sixteens<S: Simd, W: Floats>(
     scratch: &mut [u8],
 ) {
     let mut row = from;
-    // SAFETY: the rows and columns exist.
+    // SAFETY: the rows and columns exist, and the scratch memory is long enough.
     unsafe {
         while row + PANEL_ROWS <= to {
             if columns.len() >= COPY_FROM {
@@ -293,7 +293,7 @@ struct Stretch {
     next: Next,
 }
 
-/// The weights that are needed next, fetched by the tiles of a stretch together: each takes `share` bytes of them.
+/// The weights that are needed next, fetched by the tiles of a stretch together: each begins `share` bytes further on.
 struct Next {
     at: *const u8,
     share: usize,
@@ -364,13 +364,8 @@ unsafe fn block<S: Simd, W: Floats, V: Floats, const COPY: bool>(
                     step: vector,
                 }
             } else {
-                // Whole rows follow each other. A single group of columns has no time for more than what the CPU fetches
-                // by itself.
-                let step = if groups > 1 {
-                    (ROW_TILE * vector).div_ceil(groups)
-                } else {
-                    0
-                };
+                // Whole rows follow each other; three groups of columns or more ask for less than a line with a vector.
+                let step = (ROW_TILE * vector).div_ceil(groups);
                 Next {
                     at: next,
                     share: n / S::LANES * step,

@@ -108,7 +108,8 @@ unsafe fn of_columns<W: Weights>(
     }
 }
 
-/// `R` rows at a time meet `C` columns after `C` columns. Binary16 weights are rounded once for all of them, where there is room.
+/// `R` rows at a time meet `C` columns after `C` columns. Binary16 weights are rounded once for all of them, if they are more
+/// than `C`.
 #[inline(always)]
 unsafe fn stream<W: Weights, const R: usize, const C: usize>(
     job: &JobView,
@@ -122,7 +123,7 @@ unsafe fn stream<W: Weights, const R: usize, const C: usize>(
     let mut row = from;
     while row < to {
         let rows = if row + R <= to { R } else { 1 };
-        // SAFETY: rows and columns exist; the scratch memory has room for the rows.
+        // SAFETY: rows and columns exist; the scratch memory has room for the rows where they are rounded.
         unsafe {
             let data = job.data.add(row * job.row_bytes);
             let ahead = data.wrapping_add(rows * job.row_bytes);
@@ -178,7 +179,8 @@ unsafe fn rest<W: Weights>(p: *const u8, n: usize) -> __m512bh {
     }
 }
 
-/// `R` rows, `stride` bytes apart, and the first `C` of some columns; meanwhile the rows that lie at `ahead` are asked for.
+/// `R` rows, `stride` bytes apart, and the first `C` of some columns. Meanwhile rows of the matrix that lie at `ahead` are asked for;
+/// with one or two columns only where they begin.
 #[inline(always)]
 unsafe fn tile<W: Weights, const R: usize, const C: usize>(
     job: &JobView,
