@@ -24,8 +24,9 @@ const COLUMN_TILE: usize = 4;
 /// Values dequantized at a time in the exact mode: the longest block.
 const CHUNK: usize = 256;
 
-/// Values of a row that are fetched before the row is reached, with one or two activation rows.
-const FETCHED: usize = 256;
+/// Values of a row that are fetched before the row is reached, with one or two activation rows: the CPU fetches by itself what
+/// follows, unless it is busy with several.
+pub(crate) const FETCHED: usize = 256;
 /// Most values of a stretch: 16 rows of them as `f32` and what they meet stay in the first cache.
 const STRETCH: usize = 256;
 /// Most activation rows at once, whose running vectors wait in the second cache.
@@ -162,7 +163,7 @@ pub(crate) unsafe fn rows_float<S: Simd, W: Floats>(
     // Activations stay in the second cache while all rows pass by; whole tiles of them, where that is possible.
     let room = COLUMN_BYTES / (size_of::<f32>() * job.x_stride);
     let together = if wide {
-        (room / 6 * 6).max(room / 8 * 8).max(6)
+        whole_tiles(room)
     } else {
         room.clamp(4, MAX_COLUMNS) / 2 * 2
     };
@@ -179,14 +180,22 @@ pub(crate) unsafe fn rows_float<S: Simd, W: Floats>(
                 2 => stream::<S, W, 4, 2>(job, from, to, columns),
                 3..=4 if wide => stream::<S, W, 4, 4>(job, from, to, columns),
                 3..=4 => stream::<S, W, 2, 4>(job, from, to, columns),
-                _ if wide && n.next_multiple_of(6) < n.next_multiple_of(8) => {
-                    stream::<S, W, 4, 6>(job, from, to, columns);
-                }
+                _ if wide && sixes_waste_less(n) => stream::<S, W, 4, 6>(job, from, to, columns),
                 _ if wide => stream::<S, W, 3, 8>(job, from, to, columns),
                 _ => sixteens::<S, W>(job, from, to, columns, scratch),
             }
         }
     }
+}
+
+/// The most columns in whole tiles of six or eight for which there is `room`, at least a tile.
+pub(crate) fn whole_tiles(room: usize) -> usize {
+    (room / 6 * 6).max(room / 8 * 8).max(6)
+}
+
+/// Whether tiles of six columns rather than eight leave fewer places empty.
+pub(crate) fn sixes_waste_less(columns: usize) -> bool {
+    columns.next_multiple_of(6) < columns.next_multiple_of(8)
 }
 
 /// Rows `from..to` of five columns or more, 16 rows at a time and what is left row by row.

@@ -7,6 +7,7 @@ mod guard_pages;
 mod ops;
 mod products;
 mod rows;
+mod same_bits;
 
 use super::*;
 

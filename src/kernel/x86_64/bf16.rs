@@ -10,6 +10,7 @@
 
 use std::arch::x86_64::*;
 
+use crate::kernel::generic::float::{FETCHED, sixes_waste_less, whole_tiles};
 use crate::kernel::generic::job::JobView;
 use crate::kernel::generic::peak::SUMS;
 use crate::kernel::simd::Simd;
@@ -20,9 +21,6 @@ use super::avx512::Avx512;
 
 /// Values multiplied by one instruction.
 const LANES: usize = 32;
-/// Values of a row that are fetched before the row is reached, with one or two activation rows: the CPU fetches by itself what
-/// follows, unless it is busy with several.
-const FETCHED: usize = 256;
 /// Bytes of activations that are multiplied with all rows of a task before the next ones are taken: they stay in the
 /// second cache.
 const COLUMN_BYTES: usize = 384 << 10;
@@ -67,9 +65,8 @@ impl Weights for F16 {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
 pub(super) unsafe fn rows(job: &JobView, from: usize, to: usize, scratch: &mut [u8]) {
     let (from, to) = (from * PANEL_ROWS, (to * PANEL_ROWS).min(job.n_out));
-    // Whole tiles of columns, where that is possible.
     let room = COLUMN_BYTES / (2 * job.n_in);
-    let together = (room / 6 * 6).max(room / 8 * 8).max(6);
+    let together = whole_tiles(room);
     let mut first = 0;
     while first < job.columns {
         let columns = first..job.columns.min(first + together);
@@ -100,9 +97,7 @@ unsafe fn of_columns<W: Weights>(
             1 => stream::<W, 8, 1>(job, from, to, columns, scratch),
             2 => stream::<W, 8, 2>(job, from, to, columns, scratch),
             3..=4 => stream::<W, 4, 4>(job, from, to, columns, scratch),
-            n if n.next_multiple_of(6) < n.next_multiple_of(8) => {
-                stream::<W, 4, 6>(job, from, to, columns, scratch);
-            }
+            n if sixes_waste_less(n) => stream::<W, 4, 6>(job, from, to, columns, scratch),
             _ => stream::<W, 3, 8>(job, from, to, columns, scratch),
         }
     }
