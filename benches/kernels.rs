@@ -22,6 +22,7 @@ use infer::kernel::{
     Activations, CpuLevel, Forms, Kernels, MatmulJob, Packed, Precision, Products, RowType, ThreadPool,
     ThreadPoolOptions, for_each_chunk_mut, matmul,
 };
+use infer::memory::Region;
 use infer::quant::TensorType;
 
 const N_IN: usize = 2048;
@@ -126,7 +127,7 @@ fn gemm(c: &mut Criterion) {
 /// Keys and values of one sequence after another, each in one piece of memory, without meaning.
 struct Cache {
     ty: RowType,
-    bytes: Vec<u8>,
+    bytes: Region,
     /// Of a block of keys or values.
     block: usize,
 }
@@ -148,10 +149,12 @@ impl Cache {
     fn new(ty: RowType, sequences: usize) -> Self {
         let block = ty.row_bytes(64).unwrap() * BLOCK;
         let len = sequences * DEPTH / BLOCK * 2 * SHAPE.n_kv_heads * block;
+        // As the cache of an engine: with huge pages.
+        let mut bytes = Region::new(len, "keys and values").unwrap();
         // Every half-precision number of it is small, and every f32 scale.
-        let bytes = (0..len)
-            .map(|i| if i % 2 == 0 { (i * 31) as u8 } else { 0x2c })
-            .collect();
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            *byte = if i % 2 == 0 { (i * 31) as u8 } else { 0x2c };
+        }
         Self { ty, bytes, block }
     }
 
@@ -281,6 +284,7 @@ fn limits(c: &mut Criterion) {
     });
     for (name, products) in [
         ("products_int8", Products::Int8),
+        ("products_int16", Products::Int16),
         ("products_bf16", Products::Bf16),
         ("products_f32", Products::F32),
     ] {

@@ -25,17 +25,19 @@ type QuantizeFn = unsafe fn(*const f32, usize, (usize, usize, usize), bool, *mut
 pub enum Products {
     /// Bytes, added up in 32 bits.
     Int8,
+    /// 16-bit integers, added up in 32 bits.
+    Int16,
     /// bfloat16, added up in `f32`.
     Bf16,
     /// `f32`.
     F32,
 }
 
-/// Attention by products of pairs of bfloat16.
+/// Attention by products of pairs of 16-bit integers.
 #[derive(Clone, Copy)]
-pub(crate) struct Bf16Attention {
-    /// Query, factor, output, from one pair to the next.
-    pub pack_query: unsafe fn(&[f32], f32, *mut u32, usize),
+pub(crate) struct PairAttention {
+    /// Query, factor, output, from one pair to the next; answers the scale of the query's products.
+    pub pack_query: unsafe fn(&[f32], f32, *mut u32, usize) -> f32,
     pub chunk: unsafe fn(&ChunkJob),
 }
 
@@ -64,7 +66,7 @@ pub struct Kernels {
     pub(crate) scores: unsafe fn(&Scores),
     pub(crate) weighted_sums: unsafe fn(&Sums),
     /// Where the level has them, for keys and values that are not of 32 bits.
-    pub(crate) bf16_attention: Option<Bf16Attention>,
+    pub(crate) pair_attention: Option<PairAttention>,
     pub(crate) scale_and_add: unsafe fn(&mut [f32], f32, &[f32], f32),
     pub(crate) softcap: unsafe fn(&mut [f32], f32),
     pub(crate) quantize_row: QuantizeFn,
@@ -73,6 +75,7 @@ pub struct Kernels {
     /// Half-precision weights with activations in bfloat16, where the level has such products.
     pub(crate) bf16: Option<PanelsFn>,
     pub(crate) peak_int8: unsafe fn(usize) -> f32,
+    pub(crate) peak_int16: unsafe fn(usize) -> f32,
     pub(crate) peak_bf16: Option<unsafe fn(usize) -> f32>,
     pub(crate) peak_f32: unsafe fn(usize) -> f32,
     /// Values per vector.
@@ -134,6 +137,7 @@ macro_rules! define_level {
             fn scores(job: &Scores) -> () = attention::scores::<S>;
             fn weighted_sums(job: &Sums) -> () = attention::weighted_sums::<S>;
             fn peak_int8(steps: usize) -> f32 = peak::int8::<S>;
+            fn peak_int16(steps: usize) -> f32 = peak::int16::<S>;
             fn peak_f32(steps: usize) -> f32 = peak::float::<S>;
             fn scale_and_add(out: &mut [f32], keep: f32, x: &[f32], add: f32) -> () = ops::scale_and_add::<S>;
             fn softcap(x: &mut [f32], cap: f32) -> () = ops::softcap::<S>;
@@ -197,7 +201,7 @@ macro_rules! define_level {
             store_key,
             scores,
             weighted_sums,
-            bf16_attention: None,
+            pair_attention: None,
             scale_and_add,
             softcap,
             quantize_row,
@@ -205,6 +209,7 @@ macro_rules! define_level {
             exact,
             bf16: None,
             peak_int8,
+            peak_int16,
             peak_bf16: None,
             peak_f32,
             lanes: <S as Simd>::LANES,
@@ -296,7 +301,7 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             CpuLevel::AvxVnni => Some(&super::x86_64::avx_vnni::table::TABLE),
             #[cfg(target_arch = "x86_64")]
-            CpuLevel::Avx512 => Some(&super::x86_64::avx512::table::TABLE),
+            CpuLevel::Avx512 => Some(&super::x86_64::avx512::TABLE),
             #[cfg(target_arch = "x86_64")]
             CpuLevel::Avx512Bf16 => Some(&super::x86_64::avx512_bf16::TABLE),
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
@@ -321,6 +326,7 @@ impl Kernels {
         let f32 = (self.peak_f32, self.lanes);
         let (run, per_instruction) = match products {
             Products::Int8 => (self.peak_int8, 4 * self.lanes),
+            Products::Int16 => (self.peak_int16, 2 * self.lanes),
             Products::Bf16 => self.peak_bf16.map_or(f32, |f| (f, 2 * self.lanes)),
             Products::F32 => f32,
         };

@@ -209,7 +209,7 @@ pub const TABLE: &[OptionSpec] = &[
         "f16_products",
         Kind::Choice(F16_PRODUCTS),
         "f32",
-        "How weights, keys and values in F16 are multiplied at the level avx512_bf16: f32 loses nothing; bf16 rounds them, and what they meet, to bfloat16, which changes results slightly; it reads prompts of F16 models and long contexts up to twice as fast on CPUs that multiply bfloat16 faster than f32 (Zen 4 does), more slowly on others (Emerald Rapids). Elsewhere always f32.",
+        "How weights in F16 are multiplied at the level avx512_bf16: f32 loses nothing; bf16 rounds them, and what they meet, to bfloat16, which changes results slightly; it reads prompts of F16 models up to twice as fast on CPUs that multiply bfloat16 faster than f32 (Zen 4 does), more slowly on others (Emerald Rapids). Elsewhere always f32.",
     ),
     row(
         Object::Engine,

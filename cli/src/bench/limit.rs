@@ -9,7 +9,7 @@
 //! W are bytes of the matrices with the head, P their multiply-adds per token, kv the cache's bytes per token, d the head
 //! dimension, H query heads, L layers. A matrix of a block format is counted at the rate of 8-bit products, F16 and BF16
 //! at that of bfloat16 products or of fused multiply-adds, whichever is higher, F32 at the latter; attention by the
-//! cache's type.
+//! cache's type, where 16 bits may also be multiplied as integers.
 
 use std::path::Path;
 use std::time::Instant;
@@ -34,6 +34,7 @@ const SAMPLES: usize = 7;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rates {
     int8: f64,
+    int16: f64,
     bf16: f64,
     f32: f64,
 }
@@ -54,6 +55,7 @@ impl Rates {
         };
         Self {
             int8: rate(Products::Int8),
+            int16: rate(Products::Int16),
             bf16: rate(Products::Bf16),
             f32: rate(Products::F32),
         }
@@ -61,7 +63,7 @@ impl Rates {
 
     /// As the report has them.
     pub fn json(self) -> Value {
-        json!({"int8": self.int8, "bf16": self.bf16, "f32": self.f32})
+        json!({"int8": self.int8, "int16": self.int16, "bf16": self.bf16, "f32": self.f32})
     }
 
     /// Of half-precision numbers: where products of bfloat16 are the slower ones, as `f32`.
@@ -80,7 +82,7 @@ impl Rates {
     fn of_cache(self, ty: RowType) -> f64 {
         match ty {
             RowType::Q8 => self.int8,
-            RowType::F16 | RowType::BF16 => self.half(),
+            RowType::F16 | RowType::BF16 => self.half().max(self.int16),
             RowType::F32 => self.f32,
         }
     }
@@ -200,6 +202,7 @@ mod tests {
 
     const RATES: Rates = Rates {
         int8: 128.0,
+        int16: 60.0,
         bf16: 64.0,
         f32: 32.0,
     };
@@ -259,14 +262,14 @@ mod tests {
     }
 
     #[test]
-    fn half_precision_counts_at_the_higher_of_two_rates() {
+    fn half_precision_counts_at_the_highest_rate_it_may_have() {
         let slow = Rates { bf16: 24.0, ..RATES };
-        for (rates, expected) in [(RATES, 64.0), (slow, 32.0)] {
+        for (rates, of_weights, of_cache) in [(RATES, 64.0, 64.0), (slow, 32.0, 60.0)] {
             for ty in [TensorType::F16, TensorType::BF16] {
-                near(rates.of_weights(ty), expected);
+                near(rates.of_weights(ty), of_weights);
             }
             for ty in [RowType::F16, RowType::BF16] {
-                near(rates.of_cache(ty), expected);
+                near(rates.of_cache(ty), of_cache);
             }
             near(rates.of_weights(TensorType::F32), 32.0);
             near(rates.of_cache(RowType::F32), 32.0);
@@ -277,7 +280,7 @@ mod tests {
     fn rates_are_measured_at_every_level() {
         for k in CpuLevel::available().into_iter().filter_map(Kernels::for_level) {
             let rates = Rates::measure(k);
-            for rate in [rates.int8, rates.bf16, rates.f32] {
+            for rate in [rates.int8, rates.int16, rates.bf16, rates.f32] {
                 assert!(rate.is_finite() && rate > 0.0, "{k:?} {rates:?}");
             }
         }

@@ -1,6 +1,6 @@
 //! The forms of attention, and the memory they compute in.
 
-use super::tile::{bf16_products, most_queries, scratch_floats};
+use super::tile::{most_queries, pair_products, scratch_floats};
 use super::{AttentionShape, two_pass_floats, workspace_floats};
 use crate::kernel::pool::SCRATCH;
 use crate::kernel::{Kernels, RowType};
@@ -50,7 +50,7 @@ impl Form {
     ) -> usize {
         let workspace = self.workspace_floats(s.n_heads, s.n_kv_heads, s.value_dim, threads, positions);
         let scratch = match self {
-            Self::Tiled => scratch_floats(s, bf16_products(k, ty, s.precision).is_some()),
+            Self::Tiled => scratch_floats(s, pair_products(k, ty, s.precision).is_some()),
             Self::TwoPass => 0,
         };
         workspace
@@ -68,8 +68,8 @@ impl Form {
     ) -> f64 {
         let floats = match self {
             Self::Tiled => {
-                let bf16 = bf16_products(k, ty, s.precision).is_some();
-                scratch_floats(s, bf16) as f64 / most_queries(s, bf16, SCRATCH) as f64
+                let pairs = pair_products(k, ty, s.precision).is_some();
+                scratch_floats(s, pairs) as f64 / most_queries(s, pairs, SCRATCH) as f64
             }
             Self::TwoPass => two_pass_floats(1, positions) as f64,
         };

@@ -25,14 +25,14 @@ mod shared;
 mod tile;
 
 pub use super::generic::attention::{BLOCK, CHUNK};
-use super::generic::attention::{Scores, Sums};
+use super::generic::attention::{MOST_QUERIES, Scores, Sums};
 use super::{KernelError, Kernels, Precision, RowType, ThreadPool};
 pub use form::Form;
 pub use plain::{attend_two_pass, two_pass_floats};
 pub use plan::workspace_floats;
 use plan::{Plan, nth_row};
 use shared::{SharedPlan, chunks_of};
-use tile::{Stats, bf16_products, merge, most_queries};
+use tile::{Stats, merge, most_queries, pair_products};
 
 /// Most elements of a key or value.
 pub const MAX_DIM: usize = 1024;
@@ -54,8 +54,8 @@ pub struct AttentionShape {
     pub window: Option<usize>,
     /// Scores become cap · tanh(score / cap).
     pub softcap: Option<f32>,
-    /// How keys and values are multiplied where the level has products of bfloat16: BF16 and Q8 as such, F16 only by
-    /// [`Precision::Half`], none by [`Precision::Exact`].
+    /// [`Precision::Exact`] multiplies keys and values in `f32` at every level; otherwise AVX-512 takes those of 16 and 8 bits
+    /// as integers of 16 bits.
     pub precision: Precision,
 }
 
@@ -108,11 +108,11 @@ pub fn attend(
 ) -> Result<(), KernelError> {
     check(shape, runs, q, out)?;
     let s = shape;
-    let bf16 = bf16_products(k, kv.row_type(), shape.precision).is_some();
+    let pairs = pair_products(k, kv.row_type(), shape.precision).is_some();
     let plan = Plan::new(
         s,
         runs,
-        most_queries(s, bf16, super::pool::SCRATCH),
+        most_queries(s, pairs, super::pool::SCRATCH),
         pool.threads(),
         workspace.len(),
     );
@@ -128,14 +128,14 @@ pub fn attend(
     // SAFETY: likewise; there is room as `sharing` says.
     let state = |row: usize, head: usize| unsafe { partial.part(2 * (row * s.n_heads + head), 2) };
     if sharing {
-        let plan = SharedPlan::new(s, most_queries(s, bf16, super::pool::SCRATCH));
+        let plan = SharedPlan::new(s, most_queries(s, pairs, super::pool::SCRATCH));
         pool.run(plan.tasks(runs), &|task, worker| {
             let Some(tile) = plan.tile(k, s, runs, task) else {
                 return;
             };
             // SAFETY: the worker's scratch memory is its own while the task runs.
             let scratch = unsafe { pool.scratch(worker) };
-            let mut states = [NOTHING; tile::QUERIES_BF16];
+            let mut states = [NOTHING; MOST_QUERIES];
             for c in 0..tile.rows * tile.heads {
                 output(tile.row + c / tile.heads, tile.head + c % tile.heads).fill(0.0);
             }
@@ -166,7 +166,7 @@ pub fn attend(
             });
             return;
         }
-        let mut states = [NOTHING; tile::QUERIES_BF16];
+        let mut states = [NOTHING; MOST_QUERIES];
         let seen = if sharing { chunks_of(runs, index) } else { 0 };
         tile.chunks.start = tile.chunks.start.max(seen);
         for (c, known) in states[..tile.rows * tile.heads].iter_mut().enumerate() {

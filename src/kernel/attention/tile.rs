@@ -4,50 +4,50 @@
 use std::ops::Range;
 
 use super::{AttentionShape, BLOCK, CHUNK, KeyValues};
-use crate::kernel::generic::attention::{ChunkJob, SCORES};
+use crate::kernel::generic::attention::{ChunkJob, MOST_QUERIES, SCORES};
 use crate::kernel::pool::SCRATCH;
-use crate::kernel::table::Bf16Attention;
+use crate::kernel::table::PairAttention;
 use crate::kernel::{Kernels, Precision, RowType};
 
-/// Most queries of a task with products of `f32`, and with products of bfloat16, where keys and values are converted once
-/// for all of them.
+/// Most queries of a task with products of `f32`. With pairs of integers, into which keys and values are turned once for all
+/// of them, there are up to [`MOST_QUERIES`].
 pub(super) const QUERIES: usize = 64;
-pub(super) const QUERIES_BF16: usize = 128;
 
 /// Lanes of the widest vectors.
 const LANES: usize = 16;
 
-/// The products of bfloat16 of a level, where they are precise enough for keys and values of a type: F16 has more bits.
-pub(super) fn bf16_products(
+/// The products of pairs of integers of a level, where they are for keys and values of a type: not for `f32`, nor in the
+/// exact mode.
+pub(super) fn pair_products(
     k: &'static Kernels,
     ty: RowType,
     precision: Precision,
-) -> Option<&'static Bf16Attention> {
-    let wanted = match (ty, precision) {
-        (RowType::F32, _) | (_, Precision::Exact) => false,
-        (RowType::F16, _) => precision == Precision::Half,
-        (RowType::BF16 | RowType::Q8, _) => true,
-    };
-    k.bf16_attention.as_ref().filter(|_| wanted)
+) -> Option<&'static PairAttention> {
+    let wanted = ty != RowType::F32 && precision != Precision::Exact;
+    k.pair_attention.as_ref().filter(|_| wanted)
 }
 
 /// Most queries of a task, so that what it needs fits the scratch memory of a worker.
-pub(super) fn most_queries(s: &AttentionShape, bf16: bool, scratch: usize) -> usize {
-    if !bf16 {
+pub(super) fn most_queries(s: &AttentionShape, pairs: bool, scratch: usize) -> usize {
+    if !pairs {
         return QUERIES;
     }
-    let floats = scratch / 4 - packed(s);
-    (floats / (SCORES + s.value_dim.next_multiple_of(LANES) + s.key_dim.div_ceil(2))).min(QUERIES_BF16)
+    ((scratch / 4 - packed(s)) / floats_of_pairs(s)).min(MOST_QUERIES)
 }
 
 /// `f32` of scratch memory that the largest task uses.
-pub(super) fn scratch_floats(s: &AttentionShape, bf16: bool) -> usize {
-    let queries = most_queries(s, bf16, SCRATCH);
-    if bf16 {
-        queries * (SCORES + s.value_dim.next_multiple_of(LANES) + s.key_dim.div_ceil(2)) + packed(s)
+pub(super) fn scratch_floats(s: &AttentionShape, pairs: bool) -> usize {
+    let queries = most_queries(s, pairs, SCRATCH);
+    if pairs {
+        queries * floats_of_pairs(s) + packed(s)
     } else {
         queries * (CHUNK + s.value_dim + s.key_dim)
     }
+}
+
+/// Scores, sums and pairs of elements of a query.
+fn floats_of_pairs(s: &AttentionShape) -> usize {
+    SCORES + s.value_dim.next_multiple_of(LANES) + s.key_dim.div_ceil(2)
 }
 
 /// Pairs of a packed block.
@@ -85,30 +85,31 @@ impl Tile<'_> {
     ) {
         let s = self.shape;
         let queries = self.rows * self.heads;
-        let bf16 = bf16_products(self.k, kv.row_type(), self.shape.precision);
+        let pairs = pair_products(self.k, kv.row_type(), self.shape.precision);
         // The pool's scratch memory begins at a cache line and is large enough for the largest shape.
         let scratch: &mut [f32] = bytemuck::cast_slice_mut(scratch);
-        let width = if bf16.is_some() {
+        let width = if pairs.is_some() {
             s.value_dim.next_multiple_of(LANES)
         } else {
             s.value_dim
         };
-        let score_width = if bf16.is_some() { SCORES } else { CHUNK };
+        let score_width = if pairs.is_some() { SCORES } else { CHUNK };
         let (scores, scratch) = scratch.split_at_mut(queries * score_width);
         let (sums, scratch) = scratch.split_at_mut(queries * width);
-        let mut stats = [(0.0f32, 0.0f32); QUERIES_BF16];
+        let mut stats = [(0.0f32, 0.0f32); MOST_QUERIES];
         // Query c is head c % heads of row c / heads; its elements, or pairs of them, lie `queries` apart.
         let query = |c: usize| {
             let at = (self.row + c / self.heads) * s.n_heads + self.head + c % self.heads;
             &q[at * s.key_dim..(at + 1) * s.key_dim]
         };
-        let (columns, packed_block) = match bf16 {
+        let mut q_scales = [0.0f32; MOST_QUERIES];
+        let (columns, packed_block) = match pairs {
             Some(f) => {
                 let (columns, rest) = scratch.split_at_mut(queries * s.key_dim.div_ceil(2));
                 for c in 0..queries {
                     let out: *mut u32 = columns[c..].as_mut_ptr().cast();
                     // SAFETY: pairs of a query lie `queries` apart, beginning at its own.
-                    unsafe { (f.pack_query)(query(c), s.scale, out, queries) };
+                    q_scales[c] = unsafe { (f.pack_query)(query(c), s.scale, out, queries) };
                 }
                 (columns, &mut rest[..packed(s)])
             }
@@ -140,14 +141,16 @@ impl Tile<'_> {
                 queries: end - first,
                 keys: [std::ptr::null(); CHUNK / BLOCK],
                 values: [std::ptr::null(); CHUNK / BLOCK],
+                next_keys: [std::ptr::null(); CHUNK / BLOCK],
                 q: columns[first..].as_ptr().cast(),
                 q_stride: queries,
+                q_scales: q_scales[first..].as_ptr(),
                 scores: scores.as_mut_ptr(),
                 sums: sums.as_mut_ptr(),
                 packed: packed_block.as_mut_ptr().cast(),
                 stats: stats.as_mut_ptr(),
             };
-            match bf16 {
+            match pairs {
                 Some(f) => {
                     let last = job.seen(rows.len() - 1).1;
                     for b in job.seen(0).0 / BLOCK..last.div_ceil(BLOCK) {
@@ -157,6 +160,13 @@ impl Tile<'_> {
                         assert_eq!(Some(keys.len() / BLOCK), job.ty.row_bytes(s.key_dim));
                         assert_eq!(Some(values.len() / BLOCK), job.ty.row_bytes(s.value_dim));
                         (job.keys[b], job.values[b]) = (keys.as_ptr(), values.as_ptr());
+                    }
+                    let end = (self.position + self.rows).div_ceil(BLOCK);
+                    let next = start / BLOCK + CHUNK / BLOCK;
+                    if chunk + 1 < self.chunks.end {
+                        for (index, keys) in (next..end).zip(&mut job.next_keys) {
+                            *keys = kv.keys(self.sequence, self.kv_head, index).as_ptr();
+                        }
                     }
                     // SAFETY: blocks have the lengths asserted, buffers were cut for the queries of the tile, which those
                     // of the job are a part of; a table exists only where its features do.

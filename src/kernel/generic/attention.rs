@@ -17,14 +17,17 @@ pub const BLOCK: usize = 32;
 
 /// Positions in a chunk.
 pub const CHUNK: usize = 256;
+/// Most queries of a [`ChunkJob`].
+pub(crate) const MOST_QUERIES: usize = 128;
 /// From the scores of one query to those of the next in a [`ChunkJob`]: not a power of two, so that the scores of several
 /// queries lie in different sets of a cache.
 pub(crate) const SCORES: usize = CHUNK + 16;
 
-/// Neighbouring queries of a sequence and a chunk of keys and values, of which each query sees some.
+/// Neighbouring queries of a sequence and a chunk of keys and values, of which each query sees some, for products of pairs
+/// of integers.
 #[cfg_attr(
     not(target_arch = "x86_64"),
-    allow(dead_code, reason = "only levels of x86-64 multiply pairs of bfloat16")
+    allow(dead_code, reason = "only levels of x86-64 multiply pairs of integers")
 )]
 pub(crate) struct ChunkJob {
     pub ty: RowType,
@@ -42,9 +45,12 @@ pub(crate) struct ChunkJob {
     /// The blocks of the chunk, as far as a row sees them.
     pub keys: [*const u8; CHUNK / BLOCK],
     pub values: [*const u8; CHUNK / BLOCK],
-    /// Pairs of elements, `q_stride` apart.
+    /// The keys of the next chunk, where it is the same task's.
+    pub next_keys: [*const u8; CHUNK / BLOCK],
+    /// Pairs of elements, `q_stride` apart, and the scale of each query.
     pub q: *const u32,
     pub q_stride: usize,
+    pub q_scales: *const f32,
     /// Room for [`SCORES`] per query.
     pub scores: *mut f32,
     /// Weighted values, whole vectors per query.

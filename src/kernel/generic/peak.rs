@@ -36,6 +36,26 @@ pub(crate) unsafe fn int8<S: Simd>(steps: usize) -> f32 {
     }
 }
 
+/// `steps` products of pairs of 16-bit integers for each sum.
+///
+/// # Safety
+/// The CPU has the features of `S`.
+#[inline(always)]
+pub(crate) unsafe fn int16<S: Simd>(steps: usize) -> f32 {
+    // SAFETY: register arithmetic.
+    unsafe {
+        let w = S::splat_int(0x0001_0001);
+        let mut sums = black_box([S::splat_int(0); SUMS]);
+        for _ in 0..steps {
+            for i in 0..SUMS {
+                sums[i] = S::add_pairs(sums[i], w, sums[(i + 1) % SUMS]);
+            }
+        }
+        sums.into_iter()
+            .fold(0.0, |all, sum| all + S::sum(S::to_float(sum)))
+    }
+}
+
 /// `steps` products of `f32` for each sum.
 ///
 /// # Safety

@@ -5,6 +5,7 @@
 
 use std::arch::x86_64::*;
 
+use crate::kernel::Kernels;
 use crate::kernel::simd::Simd;
 
 #[derive(Clone, Copy)]
@@ -267,8 +268,14 @@ impl Simd for Avx512 {
     }
 }
 
-/// Entry points and function table of the level.
-pub(crate) mod table {
+/// Function table of the level.
+pub(crate) static TABLE: Kernels = Kernels {
+    pair_attention: Some(super::attention::TABLE),
+    ..table::TABLE
+};
+
+/// Entry points of the level.
+mod table {
     crate::kernel::table::define_level!(
         super::Avx512,
         crate::kernel::CpuLevel::Avx512,

@@ -5,6 +5,7 @@
     reason = "loops over fixed sizes and small tiles: the index form says which array moves and compiles to vectors"
 )]
 
+mod attention;
 pub(crate) mod avx2;
 pub(crate) mod avx512;
 pub(crate) mod avx512_bf16;
