@@ -272,7 +272,7 @@ impl Kernels {
     }
 
     /// Scores of `q` = (elements, stride from one element to the next, number of queries) with a block of keys; `next` is
-    /// what is read after it.
+    /// asked for meanwhile.
     fn scores(
         &self,
         ty: RowType,
@@ -291,7 +291,7 @@ impl Kernels {
         let job = Scores {
             ty,
             keys: keys.as_ptr(),
-            next: next.as_ptr(),
+            next: (next.as_ptr(), next.len()),
             dim,
             q: q.as_ptr(),
             q_stride,
@@ -304,7 +304,7 @@ impl Kernels {
     }
 
     /// Adds `n` rows of a block of values from a first one on, weighted by (weights, stride from one query to the next, number of
-    /// queries); `next` is the block that is read after it.
+    /// queries); `next` is asked for meanwhile.
     pub(crate) fn weighted_sums(
         &self,
         ty: RowType,
@@ -320,7 +320,7 @@ impl Kernels {
         let job = Sums {
             ty,
             values: values.as_ptr(),
-            next: next.as_ptr(),
+            next: (next.as_ptr(), next.len()),
             dim,
             n,
             weights: weights.as_ptr(),

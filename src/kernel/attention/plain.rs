@@ -90,7 +90,7 @@ fn attend_one(
         assert_eq!(Some(keys.len() / BLOCK), ty.row_bytes(s.key_dim));
         k.scores(
             ty,
-            (keys, keys),
+            (keys, &[]),
             (q, 1, 1),
             &mut scores[b * BLOCK..(b + 1) * BLOCK],
             BLOCK,
@@ -110,7 +110,7 @@ fn attend_one(
         let values = kv.values(run.sequence, kv_head, b);
         k.weighted_sums(
             ty,
-            (values, values),
+            (values, &[]),
             part,
             (&scores[from..to], to - from, 1),
             out,

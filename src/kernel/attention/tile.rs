@@ -161,12 +161,8 @@ impl Tile<'_> {
                         assert_eq!(Some(values.len() / BLOCK), job.ty.row_bytes(s.value_dim));
                         (job.keys[b], job.values[b]) = (keys.as_ptr(), values.as_ptr());
                     }
-                    let end = (self.position + self.rows).div_ceil(BLOCK);
-                    let next = start / BLOCK + CHUNK / BLOCK;
-                    if chunk + 1 < self.chunks.end {
-                        for (index, keys) in (next..end).zip(&mut job.next_keys) {
-                            *keys = kv.keys(self.sequence, self.kv_head, index).as_ptr();
-                        }
+                    for (next, keys) in job.next_keys.iter_mut().zip(self.next_keys(kv, start)) {
+                        *next = keys.as_ptr();
                     }
                     // SAFETY: blocks have the lengths asserted, buffers were cut for the queries of the tile, which those
                     // of the job are a part of; a table exists only where its features do.
@@ -208,6 +204,15 @@ impl Tile<'_> {
         first..end.clamp(first, self.rows)
     }
 
+    /// The keys of the chunk after the one that begins at `start`, if this task attends to it.
+    fn next_keys<'k>(&self, kv: &'k impl KeyValues, start: usize) -> impl Iterator<Item = &'k [u8]> {
+        let next = start + CHUNK;
+        let end = (self.position + self.rows)
+            .min(self.chunks.end * CHUNK)
+            .min(next + CHUNK);
+        (next / BLOCK..end.div_ceil(BLOCK)).map(|b| kv.keys(self.sequence, self.kv_head, b))
+    }
+
     /// A chunk by products of `f32`.
     #[allow(
         clippy::too_many_arguments,
@@ -229,13 +234,10 @@ impl Tile<'_> {
         let keys = |b: usize| kv.keys(self.sequence, self.kv_head, start / BLOCK + b);
         let values = |b: usize| kv.values(self.sequence, self.kv_head, start / BLOCK + b);
         for b in blocks.clone() {
-            let next = match b + 1 < blocks.end {
-                true => keys(b + 1),
-                false => values(blocks.start),
-            };
+            // As with pairs: the values come meanwhile, and with them the next chunk's keys.
             k.scores(
                 job.ty,
-                (keys(b), next),
+                (keys(b), values(b)),
                 (columns, stride, job.queries),
                 &mut scores[b * BLOCK..],
                 CHUNK,
@@ -253,12 +255,7 @@ impl Tile<'_> {
         sums[..job.queries * dim].fill(0.0);
         for b in blocks.clone() {
             let block = values(b);
-            let after = match b + 1 < blocks.end {
-                true => values(b + 1),
-                // The next chunk begins with keys, if there is one.
-                false if start + CHUNK < self.chunks.end * CHUNK => keys(CHUNK / BLOCK),
-                false => block,
-            };
+            let later = self.next_keys(kv, start).nth(b).unwrap_or(&[]);
             let part = |row: usize| {
                 let (from, to) = job.seen(row);
                 (
@@ -278,7 +275,7 @@ impl Tile<'_> {
                     let c = row * job.heads;
                     k.weighted_sums(
                         job.ty,
-                        (block, after),
+                        (block, later),
                         (from, to - from),
                         (
                             &scores[c * CHUNK + b * BLOCK + from..],

@@ -7,6 +7,7 @@
 
 #![allow(unsafe_code, reason = "raw loads and stores of the vector trait")]
 
+use super::fetch::Ahead;
 use super::float::{Bf16, F16, F32, Floats};
 use super::rows::{I8, Q8_SCALE, load_part_of};
 use crate::kernel::RowType;
@@ -45,7 +46,7 @@ pub(crate) struct ChunkJob {
     /// The blocks of the chunk, as far as a row sees them.
     pub keys: [*const u8; CHUNK / BLOCK],
     pub values: [*const u8; CHUNK / BLOCK],
-    /// The keys of the next chunk, where it is the same task's.
+    /// The keys of the next chunk, where it is the same task's, or null.
     pub next_keys: [*const u8; CHUNK / BLOCK],
     /// Pairs of elements, `q_stride` apart, and the scale of each query.
     pub q: *const u32,
@@ -76,8 +77,8 @@ pub(crate) struct Scores {
     pub ty: RowType,
     /// A block of `dim` columns.
     pub keys: *const u8,
-    /// What is read after them; it is prefetched meanwhile.
-    pub next: *const u8,
+    /// What is asked for meanwhile, and its bytes.
+    pub next: (*const u8, usize),
     pub dim: usize,
     pub q: *const f32,
     pub q_stride: usize,
@@ -133,16 +134,16 @@ unsafe fn all_scores<S: Simd, W: Floats>(job: Scores, scales: *const f32) {
 #[inline(always)]
 unsafe fn some_scores<S: Simd, W: Floats, const C: usize>(job: Scores, scales: *const f32, first: usize) {
     let mut t = 0;
+    let mut ahead = Ahead::new(job.next.0, job.next.1, job.dim * (BLOCK / (2 * S::LANES)));
     while t < BLOCK {
         // SAFETY: BLOCK is a multiple of two vectors.
         unsafe {
             let mut acc = [[S::splat(0.0); C]; 2];
             let mut keys = job.keys.add(t * W::BYTES);
             let mut q = job.q.add(first);
-            for d in 0..job.dim {
+            for _ in 0..job.dim {
                 if first == 0 {
-                    let at = (d * BLOCK + t) * W::BYTES;
-                    prefetch::<S>(job.next, at, 2 * S::LANES * W::BYTES);
+                    ahead.step::<S>();
                 }
                 let k = [W::load::<S>(keys), W::load::<S>(keys.add(S::LANES * W::BYTES))];
                 for c in 0..C {
@@ -170,17 +171,6 @@ unsafe fn some_scores<S: Simd, W: Floats, const C: usize>(job: Scores, scales: *
     }
 }
 
-/// Prefetches the cache lines that begin in `n` bytes from `at` on.
-#[inline(always)]
-unsafe fn prefetch<S: Simd>(p: *const u8, at: usize, n: usize) {
-    let mut line = at.next_multiple_of(64);
-    while line < at + n {
-        // SAFETY: the caller has the features of `S`; a hint never faults.
-        unsafe { S::prefetch(p.wrapping_add(line)) };
-        line += 64;
-    }
-}
-
 /// Weighted sums of the first `n` rows of a block of values: `out[c · dim + d]` is increased by
 /// Σ weights\[c · weight_stride + t\] · value\[t\]\[d\].
 #[derive(Clone, Copy)]
@@ -188,8 +178,8 @@ pub(crate) struct Sums {
     pub ty: RowType,
     /// Rows of `dim` elements.
     pub values: *const u8,
-    /// What is read after them; it is prefetched meanwhile.
-    pub next: *const u8,
+    /// What is asked for meanwhile, and its bytes.
+    pub next: (*const u8, usize),
     pub dim: usize,
     pub n: usize,
     pub weights: *const f32,
@@ -284,10 +274,10 @@ unsafe fn vectors_of_sums<S: Simd, W: Floats, const HEAD: usize, const C: usize,
         }
         let mut row = job.values;
         let mut weights = job.weights.add(first * job.weight_stride);
-        for t in 0..job.n {
-            if first == 0 {
-                let at = t * (HEAD + job.dim * W::BYTES) + d * W::BYTES;
-                prefetch::<S>(job.next, at, V * S::LANES * W::BYTES);
+        let mut ahead = Ahead::new(job.next.0, job.next.1, job.n);
+        for _ in 0..job.n {
+            if first == 0 && d == 0 {
+                ahead.step::<S>();
             }
             let mut v = [S::splat(0.0); V];
             for i in 0..V {

@@ -1,4 +1,4 @@
-//! Asking for weights before they are used, in small parts while others are multiplied.
+//! Asking for weights, keys and values before they are used, in small parts while others are multiplied.
 
 #![allow(unsafe_code, reason = "prefetches through the unsafe vector trait")]
 
@@ -72,6 +72,42 @@ impl<const R: usize> Fetch<R> {
         self.wait -= 1;
         for at in &mut self.at {
             *at = at.wrapping_add(F::SET_BYTES);
+        }
+    }
+}
+
+/// A block of keys or values that is asked for step by step while another is multiplied: to the second cache, where there
+/// is room for many lines on their way.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    block: *const u8,
+    at: usize,
+    step: usize,
+}
+
+impl Ahead {
+    /// `bytes` bytes in `steps` steps.
+    #[inline(always)]
+    pub fn new(block: *const u8, bytes: usize, steps: usize) -> Self {
+        Self {
+            block,
+            at: 0,
+            step: bytes.div_ceil(steps),
+        }
+    }
+
+    /// Asks for the lines that begin in the next step's bytes.
+    ///
+    /// # Safety
+    /// The CPU has the features of `S`.
+    #[inline(always)]
+    pub unsafe fn step<S: Simd>(&mut self) {
+        let mut line = self.at.next_multiple_of(64);
+        self.at += self.step;
+        while line < self.at {
+            // SAFETY: the caller's promise; a hint, wherever it points.
+            unsafe { S::prefetch_second(self.block.wrapping_add(line)) };
+            line += 64;
         }
     }
 }

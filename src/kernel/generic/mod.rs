@@ -9,7 +9,7 @@ pub(crate) mod attention;
 pub(crate) mod columns;
 pub(crate) mod dense;
 pub(crate) mod elementwise;
-mod fetch;
+pub(crate) mod fetch;
 pub(crate) mod float;
 pub(crate) mod formats;
 pub(crate) mod job;

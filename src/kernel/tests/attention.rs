@@ -250,7 +250,7 @@ fn keys_and_values_of_very_different_sizes_keep_their_precision() {
     let (k_dim, v_dim) = (64, 48);
     // What happens to the keys and values of a position, and to a query.
     type Case = (&'static str, fn(usize, &mut [f32], &mut [f32]), fn(&mut [f32]));
-    let cases: [Case; 7] = [
+    let cases: [Case; 8] = [
         (
             "an element of all keys a hundred times the others, of all queries a hundredth",
             |_, key, _| key[5] += 100.0,
@@ -297,6 +297,22 @@ fn keys_and_values_of_very_different_sizes_keep_their_precision() {
                 value[..t % 48].fill(0.0);
             },
             |_| {},
+        ),
+        (
+            "one position heavy, the others alike and each less than half of what is the least",
+            |t, key, value| {
+                key.fill(0.0);
+                key[0] = if t == 300 { 1.0 } else { 0.0 };
+                value
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(d, v)| *v = 0.3 + 0.01 * d as f32);
+            },
+            |q| {
+                q.iter_mut()
+                    .enumerate()
+                    .for_each(|(d, q)| *q = if d == 0 { 41.68 } else { 0.0 })
+            },
         ),
         ("queries of nothing", |_, _, _| {}, |q| q.fill(0.0)),
     ];

@@ -183,11 +183,13 @@ fn attention_stays_inside_its_slices() {
     for k in levels() {
         for ty in [RowType::F32, RowType::F16, RowType::BF16, RowType::Q8] {
             for dim in (1..36).chain([63, 64, 65, 96, 100, 128, 130, 200]) {
-                for at_end in [true, false] {
+                // Few queries, and many.
+                for (at_end, rows) in [(true, 2), (true, 4), (false, 2), (false, 4)] {
                     let bytes = ty.row_bytes(dim).unwrap() * attention::BLOCK;
                     let (keys, values) = (gk.slice::<u8>(bytes, at_end), gv.slice::<u8>(bytes, at_end));
-                    let (q, out) = (gq.slice::<f32>(6 * dim, at_end), go.slice::<f32>(6 * dim, at_end));
-                    q.copy_from_slice(&Rng(dim as u64).vec(6 * dim));
+                    let n = 3 * rows * dim;
+                    let (q, out) = (gq.slice::<f32>(n, at_end), go.slice::<f32>(n, at_end));
+                    q.copy_from_slice(&Rng(dim as u64).vec(n));
                     for (t, values) in values.chunks_mut(bytes / attention::BLOCK).enumerate() {
                         k.store_key(ty, &q[..dim], keys, t);
                         k.store_row(ty, &q[dim..2 * dim], values);
@@ -205,8 +207,8 @@ fn attention_stays_inside_its_slices() {
                     let run = attention::Run {
                         sequence: 0,
                         first: 0,
-                        rows: 2,
-                        position: 30,
+                        rows,
+                        position: attention::BLOCK - rows,
                         shared: 0,
                     };
                     attention::attend(

@@ -2,15 +2,16 @@
 //! two products in the time of one of `f32`, and exactly.
 //!
 //! A key is a vector of integers of 16 bits times a scale of its own, and so is a query. Both are at most 32767 long, so
-//! their product has at most 31 bits. That is finer than binary16 for all but the smallest elements. A value is 13 bits of its
+//! their product has at most 31 bits, rounding included. That is finer than binary16 for all but the smallest elements. A value is 13 bits of its
 //! position's largest, and the weights of a query in a chunk, times the scales of the values, are 14 bits of the heaviest: a
-//! sum over a block has 32 bits. Eight-bit keys and values are what they are.
+//! sum over a block has 32 bits. Weights are rounded up or down by turns of their positions, so that what many light ones weigh
+//! together is not lost. Eight-bit keys and values are what they are.
 //!
 //! Few queries meet keys and values as they are turned into integers; for many a block is turned into pairs of integers
 //! first, keys as pairs of elements per position, values as pairs of positions per element. Either way sums of integers are
 //! exact, so results are the same. A block of values is always taken as a whole: positions that a query does not see have
-//! the weight zero, and whatever lies there is some integer. What is not finite has a scale that is not a number, so it
-//! reaches those who see it.
+//! the weight zero, and whatever lies there is some integer. What is not finite, or as a square is not, has a scale that is
+//! not a number, so it reaches those who see it.
 
 #![allow(
     unsafe_code,
@@ -26,6 +27,7 @@ use std::arch::x86_64::*;
 use super::avx512::Avx512;
 use crate::kernel::RowType;
 use crate::kernel::generic::attention::{BLOCK, CHUNK, ChunkJob, MOST_QUERIES, SCORES};
+use crate::kernel::generic::fetch::Ahead;
 use crate::kernel::generic::float::{Bf16, F16};
 use crate::kernel::generic::ops;
 use crate::kernel::generic::rows::I8;
@@ -42,7 +44,23 @@ pub(super) const TABLE: PairAttention = PairAttention { pack_query, chunk };
 const LANES: usize = 16;
 /// Largest weight.
 const WEIGHT: i32 = 16383;
-const _: () = assert!(WEIGHT as i64 * VALUE as i64 * BLOCK as i64 <= i32::MAX as i64);
+// Rounding may add one.
+const _: () = assert!((WEIGHT + 1) as i64 * VALUE as i64 * BLOCK as i64 <= i32::MAX as i64);
+/// What is added to the weight of each position of a chunk before it is rounded: parts of one half up and down, evenly
+/// spread over any stretch.
+const TURNS: [f32; CHUNK] = {
+    // The golden section in 16 bits.
+    const STEP: u32 = 40503;
+    let mut turns = [0.0; CHUNK];
+    let mut t = 0;
+    while t < CHUNK {
+        turns[t] = (t as u32 * STEP % 65536) as f32 / 65536.0 - 0.5;
+        t += 1;
+    }
+    // Not a whole half, so that nothing stays nothing.
+    turns[0] = 0.0;
+    turns
+};
 
 /// Writes the pairs of a query, `stride` apart, and answers the scale of its products; an odd element is paired with zero.
 ///
@@ -149,37 +167,15 @@ unsafe fn chunk_of<W: Stored>(job: &ChunkJob) {
     }
 }
 
-/// A block that is asked for step by step while another is multiplied, to the second cache, where there is room for many
-/// lines on their way.
-struct Ahead {
-    block: *const u8,
-    at: usize,
-    step: usize,
-}
-
-impl Ahead {
-    /// The whole block of 32 rows of `dim` elements in `steps` steps.
-    #[inline(always)]
-    fn new<W: Stored>(block: *const u8, dim: usize, steps: usize) -> Self {
-        let bytes = (W::HEAD + dim * W::BYTES) * BLOCK;
-        Self {
-            block,
-            at: 0,
-            step: bytes.div_ceil(steps),
-        }
-    }
-
-    /// Asks for the lines that begin in the next step's bytes.
-    #[inline(always)]
-    unsafe fn step(&mut self) {
-        let mut line = self.at.next_multiple_of(64);
-        self.at += self.step;
-        while line < self.at {
-            // SAFETY: a hint that never faults.
-            unsafe { Avx512::prefetch_second(self.block.wrapping_add(line)) };
-            line += 64;
-        }
-    }
+/// A block of 32 rows of `dim` elements, if there is one, asked for in `steps` steps.
+#[inline(always)]
+fn ahead<W: Stored>(block: *const u8, dim: usize, steps: usize) -> Ahead {
+    let bytes = if block.is_null() {
+        0
+    } else {
+        (W::HEAD + dim * W::BYTES) * BLOCK
+    };
+    Ahead::new(block, bytes, steps)
 }
 
 /// acc + the products of pairs.
@@ -226,14 +222,15 @@ unsafe fn weights<const WHOLE: bool>(
             }
         }
         let largest = Avx512::largest(_mm512_max_ps(max[0], max[1]));
-        let minus = _mm512_set1_ps(-largest * std::f32::consts::LOG2_E);
+        let max = _mm512_set1_ps(largest);
         let mut sum = [_mm512_setzero_ps(); 2];
         // By their bits: what is not finite is larger than any other.
         let mut heaviest = [_mm512_setzero_si512(); 2];
         for b in blocks.clone() {
             for i in 0..2 {
                 let at = b * BLOCK + i * LANES;
-                let p = _mm512_maskz_mov_ps(mask(at), exp(_mm512_loadu_ps(scores.add(at)), minus));
+                let p =
+                    _mm512_maskz_mov_ps(mask(at), exp(_mm512_sub_ps(_mm512_loadu_ps(scores.add(at)), max)));
                 sum[i] = _mm512_add_ps(sum[i], p);
                 let weight = _mm512_maskz_mul_ps(mask(at), p, _mm512_loadu_ps(scales.add(at)));
                 heaviest[i] = _mm512_max_epu32(heaviest[i], _mm512_castps_si512(weight));
@@ -248,7 +245,9 @@ unsafe fn weights<const WHOLE: bool>(
         for b in blocks {
             for i in 0..2 {
                 let at = b * BLOCK + i * LANES;
-                let weight = integers(_mm512_loadu_ps(scores.add(at)), factor);
+                let turn = _mm512_loadu_ps(TURNS[at..].as_ptr());
+                let weight = _mm512_fmadd_ps(_mm512_loadu_ps(scores.add(at)), factor, turn);
+                let weight = integers(weight, _mm512_set1_ps(1.0));
                 // Half the size: what is overwritten has been read.
                 _mm256_storeu_si256(scores.add(at / 2).cast(), _mm512_cvtepi32_epi16(weight));
             }
@@ -258,12 +257,12 @@ unsafe fn weights<const WHOLE: bool>(
     }
 }
 
-/// 2 to the power of x · log₂ e + `minus`, within 4e-6.
+/// eˣ within 4e-6, for x ≤ 0.
 #[inline(always)]
-unsafe fn exp(x: __m512, minus: __m512) -> __m512 {
+unsafe fn exp(x: __m512) -> __m512 {
     // SAFETY: register arithmetic; the features are the caller's promise.
     unsafe {
-        let x = _mm512_fmadd_ps(x, _mm512_set1_ps(std::f32::consts::LOG2_E), minus);
+        let x = _mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::LOG2_E));
         // Whatever lies below becomes zero. NaN stays.
         let x = _mm512_max_ps(_mm512_set1_ps(-200.0), x);
         let n = Avx512::round(x);

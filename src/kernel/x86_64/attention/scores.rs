@@ -7,16 +7,18 @@
 
 use std::arch::x86_64::*;
 
+use super::super::avx512::Avx512;
 use super::stored::{Stored, pair_of_columns};
-use super::{Ahead, LANES, dot};
+use super::{LANES, ahead, dot};
 use crate::kernel::generic::attention::{BLOCK, ChunkJob, SCORES};
+use crate::kernel::generic::fetch::Ahead;
 
 /// Scores of all queries with a block of keys.
 #[inline(always)]
 pub(super) unsafe fn block_scores<W: Stored>(job: &ChunkJob, b: usize) {
     // SAFETY: passes the caller's promise on.
     unsafe {
-        let ahead = Ahead::new::<W>(job.values[b], job.value_dim, job.key_dim.div_ceil(2));
+        let ahead = ahead::<W>(job.values[b], job.value_dim, job.key_dim.div_ceil(2));
         let scales = W::key_scales(job.keys[b], job.key_dim);
         let keys = job.keys[b].add(W::HEAD * BLOCK);
         match job.queries {
@@ -50,7 +52,7 @@ unsafe fn few_scores<W: Stored, const C: usize>(
         let mut acc = [[_mm512_setzero_si512(); C]; 2];
         let mut q = job.q;
         for pair in 0..job.key_dim.div_ceil(2) {
-            ahead.step();
+            ahead.step::<Avx512>();
             for i in 0..2 {
                 let k = pair_of_columns::<W>(keys, job.key_dim, pair, i, scales[i].1);
                 for c in 0..C {
@@ -75,7 +77,7 @@ unsafe fn pack_keys<W: Stored>(
     for pair in 0..dim.div_ceil(2) {
         // SAFETY: the columns exist; the output has room for whole pairs of columns.
         unsafe {
-            ahead.step();
+            ahead.step::<Avx512>();
             for i in 0..2 {
                 let pairs = pair_of_columns::<W>(keys, dim, pair, i, scales[i].1);
                 _mm512_storeu_si512(out.add(pair * BLOCK + i * LANES).cast(), pairs);

@@ -13,7 +13,7 @@ use crate::kernel::generic::attention::BLOCK;
 use crate::kernel::generic::float::{Bf16, F16, Floats};
 use crate::kernel::generic::rows::{I8, Q8_SCALE};
 
-/// Greatest length of a key or query in integers.
+/// Greatest length of a key or query in integers, before rounding.
 const LONGEST: f32 = 32767.0;
 /// Square of the length below which it counts as zero: squares of smaller elements would not be precise.
 const NOTHING: f32 = 1e-30;
@@ -33,12 +33,12 @@ pub(super) trait Stored {
     unsafe fn load(p: *const u8, factor: __m512) -> __m512i;
 }
 
-/// Numbers of 16 bits whose magnitudes are in the order of their bits, all but the highest.
-trait Half: Floats {}
-impl Half for F16 {}
-impl Half for Bf16 {}
+/// Floats of 16 bits: their magnitudes are in the order of their bits, all but the highest.
+trait Float16: Floats {}
+impl Float16 for F16 {}
+impl Float16 for Bf16 {}
 
-impl<W: Half> Stored for W {
+impl<W: Float16> Stored for W {
     const BYTES: usize = 2;
     const HEAD: usize = 0;
 
@@ -122,7 +122,7 @@ impl Stored for I8 {
 
 /// Adds the squares of a column.
 #[inline(always)]
-unsafe fn add_squares<W: Half>(sums: &mut [__m512; 2], column: *const u8) {
+unsafe fn add_squares<W: Float16>(sums: &mut [__m512; 2], column: *const u8) {
     for i in 0..2 {
         // SAFETY: a column has 32 numbers of 16 bits.
         unsafe {
@@ -185,7 +185,7 @@ unsafe fn largest_of_eight(rows: *const u8, dim: usize) -> __m512i {
 
 /// Scales of 32 values by their largest magnitudes, and what makes those [`VALUE`]; not a number where one is not finite.
 #[inline(always)]
-unsafe fn by_largest<W: Half>(largest: __m512i) -> [(__m512, __m512); 2] {
+unsafe fn by_largest<W: Float16>(largest: __m512i) -> [(__m512, __m512); 2] {
     let mut halves = [0u8; 2 * BLOCK];
     // SAFETY: an array of 32 numbers of 16 bits.
     unsafe {
@@ -226,7 +226,7 @@ unsafe fn scaled(x: __m512, limit: f32) -> (__m512, __m512) {
     }
 }
 
-/// x · factor, rounded, in the lower 16 bits; 0 where that is infinite.
+/// x · factor, rounded, in the lower 16 bits; 0 where that is infinite, anything where it is no number.
 #[inline(always)]
 pub(super) unsafe fn integers(x: __m512, factor: __m512) -> __m512i {
     // Its last bits are those of integers.

@@ -8,9 +8,11 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use super::super::avx512::Avx512;
 use super::stored::{Stored, pair_of_rows};
-use super::{Ahead, LANES, dot};
+use super::{LANES, ahead, dot};
 use crate::kernel::generic::attention::{BLOCK, ChunkJob, SCORES};
+use crate::kernel::generic::fetch::Ahead;
 
 /// Adds a block of values to the sums of some queries; `factors` are those of its rows, `scales` those of the weights.
 #[inline(always)]
@@ -22,7 +24,7 @@ pub(super) unsafe fn block_sums<W: Stored>(
     scales: &[f32],
 ) {
     let rows = (job.values[b], factors);
-    let ahead = Ahead::new::<W>(job.next_keys[b], job.key_dim, BLOCK / 2);
+    let ahead = ahead::<W>(job.next_keys[b], job.key_dim, BLOCK / 2);
     // SAFETY: passes the caller's promise on.
     unsafe {
         match queries.len() {
@@ -89,7 +91,7 @@ unsafe fn few_vectors<W: Stored, const C: usize, const V: usize, const WHOLE: bo
         let weights = job.scores.cast_const().add(first * SCORES + at / 2).cast::<i32>();
         for pair in 0..BLOCK / 2 {
             if d == 0 {
-                ahead.step();
+                ahead.step::<Avx512>();
             }
             let mut v = [_mm512_setzero_si512(); V];
             for i in 0..V {
@@ -113,7 +115,7 @@ unsafe fn pack_values<W: Stored>(rows: (*const u8, &[f32]), dim: usize, out: *mu
     for pair in 0..BLOCK / 2 {
         // SAFETY: the rows exist; the output has room for 16 pairs of whole vectors.
         unsafe {
-            ahead.step();
+            ahead.step::<Avx512>();
             for d in (0..dim).step_by(LANES) {
                 let pairs = if d + LANES <= dim {
                     pair_of_rows::<W, true>(rows, dim, pair, d)
