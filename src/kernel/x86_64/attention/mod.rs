@@ -2,8 +2,8 @@
 //! two products in the time of one of `f32`, and exactly.
 //!
 //! A key is a vector of integers of 16 bits times a scale of its own, and so is a query. Both are at most 32767 long, so
-//! their product has at most 31 bits, rounding included. That is finer than binary16 for all but the smallest elements. A value is 13 bits of its
-//! position's largest, and the weights of a query in a chunk, times the scales of the values, are 14 bits of the heaviest: a
+//! their product has at most 31 bits, rounding included. That is finer than binary16 for all but the smallest elements. A value has 13 bits of its
+//! position's largest and a sign, the weights of a query in a chunk, times the scales of the values, 13 bits of the heaviest: a
 //! sum over a block has 32 bits. Weights are rounded up or down by turns of their positions, so that what many light ones weigh
 //! together is not lost. Eight-bit keys and values are what they are.
 //!
@@ -43,7 +43,7 @@ pub(super) const TABLE: PairAttention = PairAttention { pack_query, chunk };
 /// Lanes of a vector.
 const LANES: usize = 16;
 /// Largest weight.
-const WEIGHT: i32 = 16383;
+const WEIGHT: i32 = 8191;
 // Rounding may add one.
 const _: () = assert!((WEIGHT + 1) as i64 * VALUE as i64 * BLOCK as i64 <= i32::MAX as i64);
 /// What is added to the weight of each position of a chunk before it is rounded: parts of one half up and down, evenly

@@ -18,7 +18,7 @@ const LONGEST: f32 = 32767.0;
 /// Square of the length below which it counts as zero: squares of smaller elements would not be precise.
 const NOTHING: f32 = 1e-30;
 /// Largest magnitude of a value of 16 bits.
-pub(super) const VALUE: i32 = 4095;
+pub(super) const VALUE: i32 = 8191;
 
 /// How keys and values become integers.
 pub(super) trait Stored {
