@@ -1,10 +1,10 @@
 //! Attention over keys and values of 16 and 8 bits in products of 16-bit integers, with AVX-512 and VNNI: `vpdpwssd` adds
 //! two products in the time of one of `f32`, and exactly.
 //!
-//! A key is a vector of integers of 16 bits times a scale of its own, and so is a query. Both are at most 32767 long, so
-//! their product has at most 31 bits, rounding included. That is finer than binary16 for all but the smallest elements. A value has 13 bits of its
-//! position's largest and a sign, the weights of a query in a chunk, times the scales of the values, 13 bits of the heaviest: a
-//! sum over a block has 32 bits. Weights are rounded up or down by turns of their positions, so that what many light ones weigh
+//! A key is a vector of integers of 16 bits times a scale of its own, and so is a query. Both are at most 32767 long, but for
+//! rounding, so their product has at most 31 bits and a sign. That is finer than binary16 for all but the smallest elements. A
+//! value has 13 bits of its position's largest and a sign, the weights of a query in a chunk, times the scales of the values, 13
+//! bits of the heaviest: a sum over a block has 32 bits. Weights are rounded up or down by turns of their positions, so that what many light ones weigh
 //! together is not lost. Eight-bit keys and values are what they are.
 //!
 //! Few queries meet keys and values as they are turned into integers; for many a block is turned into pairs of integers
