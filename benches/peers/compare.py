@@ -90,6 +90,16 @@ def shape(case, a):
     return (1, number, a.batch_steps) if case.startswith("b") else (1, 1, a.steps)
 
 
+def compiled_by_gcc_for_amx():
+    """Whether llama.cpp will use AMX here, compiled by GCC: version 12 takes the shapes of tiles that it writes for
+    `_tile_loadconfig` to be unused, and the program ends by a fault."""
+    cpu = Path("/proc/cpuinfo")
+    if not cpu.exists() or "amx_tile" not in cpu.read_text():
+        return False
+    version = subprocess.run([os.environ.get("CXX", "c++"), "--version"], capture_output=True, text=True)
+    return "Free Software Foundation" in version.stdout
+
+
 def environment(engine, given):
     """The Python of an environment that has the engine; made and filled when there is none."""
     folder = given or Path.home() / ".cache/libinfer-peers" / engine
@@ -103,6 +113,8 @@ def environment(engine, given):
     print(f"installing {engine} into {folder}", flush=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     native = {**os.environ, "CMAKE_ARGS": "-DGGML_NATIVE=ON"}
+    if engine == "llama.cpp" and compiled_by_gcc_for_amx():
+        native["CXXFLAGS"] = f"{os.environ.get('CXXFLAGS', '')} -fno-tree-dse -fno-dse"
     source = ["--no-binary", "llama-cpp-python"] if engine == "llama.cpp" else []
     subprocess.run([python, "-m", "pip", "install", "-q", *source, *PACKAGES[engine]], check=True, env=native)
     return python
