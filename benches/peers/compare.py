@@ -17,6 +17,7 @@ import datetime
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -93,10 +94,10 @@ def shape(case, a):
 def compiled_by_gcc_for_amx():
     """Whether llama.cpp will use AMX here, compiled by GCC: version 12 takes the shapes of tiles that it writes for
     `_tile_loadconfig` to be unused, and the program ends by a fault."""
-    cpu = Path("/proc/cpuinfo")
-    if not cpu.exists() or "amx_tile" not in cpu.read_text():
+    cpu, compiler = Path("/proc/cpuinfo"), shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None or not cpu.exists() or "amx_tile" not in cpu.read_text():
         return False
-    version = subprocess.run([os.environ.get("CXX", "c++"), "--version"], capture_output=True, text=True)
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True)
     return "Free Software Foundation" in version.stdout
 
 
@@ -115,7 +116,8 @@ def environment(engine, given):
     native = {**os.environ, "CMAKE_ARGS": "-DGGML_NATIVE=ON"}
     if engine == "llama.cpp" and compiled_by_gcc_for_amx():
         native["CXXFLAGS"] = f"{os.environ.get('CXXFLAGS', '')} -fno-tree-dse -fno-dse"
-    source = ["--no-binary", "llama-cpp-python"] if engine == "llama.cpp" else []
+    # Not what pip compiled at another time, with other flags.
+    source = ["--no-cache-dir", "--no-binary", "llama-cpp-python"] if engine == "llama.cpp" else []
     subprocess.run([python, "-m", "pip", "install", "-q", *source, *PACKAGES[engine]], check=True, env=native)
     return python
 
@@ -369,6 +371,9 @@ def tables(record):
     for key, choice in data["choices"].items():
         if choice["settings"]:
             out.append(f"- {key}: {json.dumps(choice['settings'])}")
+        for failed in (t for t in choice["tries"] if "error" in t):
+            why = " ".join(failed["error"].split())[:200]
+            out.append(f"- {key} with {json.dumps(failed['settings'])} did not run: {why}")
     for key, why in data["failures"].items():
         out.append(f"- {key} did not run: {' '.join(why.split())[:200]}")
     return "\n".join(out) + "\n"
